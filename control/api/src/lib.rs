@@ -1,0 +1,1 @@
+//! Request and response types; messages between roles, racks and agents; no server.

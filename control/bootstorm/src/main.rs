@@ -1,0 +1,3 @@
+//! Bootstorm: roles, supervisor, command line.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The control, bmc and importer roles.

@@ -1,0 +1,1 @@
+//! The domain: machines, networks, IPAM, lifecycle; no I/O, no async, no SQL.

@@ -1,0 +1,1 @@
+//! Store trait in the words of the model; SQLite behind it.

@@ -1,0 +1,1 @@
+//! Ring behind one completion interface: sockets, files, buffers, timers.

@@ -1,0 +1,1 @@
+//! The gateway role: agents' TLS, link to control.

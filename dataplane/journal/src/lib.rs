@@ -1,0 +1,1 @@
+//! Durable log of a rack: records, group commit, recovery.

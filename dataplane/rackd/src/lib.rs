@@ -1,0 +1,1 @@
+//! The rack role: shards, wiring, limits, metrics.

@@ -1,0 +1,1 @@
+//! Records of the view a rack has, and of its observations; one codec.

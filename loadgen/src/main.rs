@@ -1,0 +1,3 @@
+//! Plays thousands of whole machines against a boot server.
+
+fn main() {}

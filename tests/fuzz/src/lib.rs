@@ -1,0 +1,1 @@
+//! Fuzz targets as plain functions; the libFuzzer harness wraps them.

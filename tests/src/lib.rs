@@ -1,0 +1,1 @@
+//! Vectors, simulation, conformance, end to end.
