@@ -1,0 +1,26 @@
+# Bootstorm: one target each for the things one does with a checkout. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+.PHONY: help setup build demo test bench lint fmt clean-lab
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install the system packages that the lab needs
+	@tests/lab/setup.sh
+
+build: ## the release binaries
+	@. tests/lab/toolchain.sh; cargo build --release --workspace --bins
+
+test: ## every check: format, lints, documentation, tests, guests
+	@tests/lab/test.sh
+
+lint: ## format and lints only
+	@. tests/lab/toolchain.sh; cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings
+
+fmt: ## format the sources
+	@. tests/lab/toolchain.sh; cargo fmt --all
+
+clean-lab: ## drop the cached images and boot environments
+	rm -rf .lab

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# All checks, as `make test` runs them. Each step prints a heading with the time since the start and what the last one took.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+# shellcheck source=toolchain.sh
+. tests/lab/toolchain.sh
+
+step_name= step_started=0
+step() {
+    [ -z "$step_name" ] || echo "    $step_name: $((SECONDS - step_started)) s"
+    step_name=$1 step_started=$SECONDS
+    [ -z "$1" ] || printf '\n==> [%3d s] %s\n' "$SECONDS" "$1"
+}
+
+step "system packages"
+tests/lab/setup.sh
+
+step "format"
+cargo fmt --all --check
+
+step "lints"
+cargo clippy --quiet --workspace --all-targets -- -D warnings
+
+step "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps --document-private-items
+
+step "tests"
+cargo test --quiet --workspace
+
+step ""
+echo
+echo "all checks passed in $SECONDS s"
