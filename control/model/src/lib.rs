@@ -1,1 +1,3 @@
 //! The domain: machines, networks, IPAM, lifecycle; no I/O, no async, no SQL.
+
+pub mod lifecycle;
