@@ -81,7 +81,7 @@ impl JournalThread {
         let (sender, receiver) = sync_channel(QUEUE_REQUESTS_MAX);
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let last_sequence = journal.last_sequence();
-        let worker = Worker { journal, notify, receiver, queued_bytes: Arc::clone(&queued_bytes) };
+        let worker = Worker { receiver, journal, notify, queued_bytes: Arc::clone(&queued_bytes) };
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || worker.run())?;
         Ok(JournalThread { sender: Some(sender), queued_bytes, last_sequence, thread: Some(thread) })
     }
@@ -157,10 +157,11 @@ impl Drop for JournalThread {
     }
 }
 
+/// Fields are dropped in this order: whoever sees the reporter gone finds the queue closed.
 struct Worker<D: Disk, N> {
+    receiver: Receiver<Request>,
     journal: Journal<D>,
     notify: N,
-    receiver: Receiver<Request>,
     queued_bytes: Arc<AtomicUsize>,
 }
 
