@@ -1,0 +1,51 @@
+//! Every number that bounds this crate, with its unit and its reason.
+
+/// Parts of one send. The kernel takes 1,024 (`UIO_MAXIOV`); a TFTP burst of 64 blocks needs 128 (header and block each).
+pub const PARTS_MAX: usize = 256;
+
+/// Segments of one `UDP_SEGMENT` send: the lowest limit among the kernels we support (`UDP_MAX_SEGMENTS`, 64 before 6.9).
+pub const SEGMENTS_MAX: usize = 64;
+
+/// Bytes of one datagram's payload: 65,535 less the IPv4 and UDP headers.
+pub const DATAGRAM_BYTES_MAX: usize = 65_535 - 20 - 8;
+
+/// Operations in flight that a driver may be configured for. The kernel allows 32,768 submission entries; operations in
+/// flight may exceed the queue's length, as entries are free again as soon as they are submitted.
+pub const IN_FLIGHT_MAX: u32 = 262_144;
+
+/// Entries of the submission queue: how many new operations one system call carries.
+pub const SUBMISSION_ENTRIES: u32 = 1_024;
+
+/// The completion queue's length as a multiple of the submission queue's: multishot operations complete many times each.
+pub const COMPLETION_FACTOR: u32 = 4;
+
+/// Completions that one `wait` hands over, so that one turn of a shard is bounded.
+pub const COMPLETIONS_PER_TURN_MAX: usize = 1_024;
+
+/// Buffers of one provided group: the kernel's limit is 32,768, and the count must be a power of two.
+pub const GROUP_BUFFERS_MAX: u16 = 1 << 15;
+
+/// Bytes of one stream buffer at most: more gains nothing over loopback or a NIC and pins memory of slow readers.
+pub const STREAM_BUFFER_BYTES_MAX: u32 = 1 << 20;
+
+/// Bytes kept for the peer's address in front of a received datagram (`sockaddr_storage` is 128; IPv6 needs 28, link level 20).
+pub const NAME_BYTES: usize = 32;
+
+/// Bytes kept for control messages of a datagram: one `IP_PKTINFO` (28) or `IPV6_PKTINFO` (36) and one `UDP_SEGMENT` (18), each padded to 8.
+pub const CONTROL_BYTES: usize = 96;
+
+/// Alignment of read buffers in bytes: what direct I/O needs on any disk with sectors of up to 4,096 bytes.
+pub const BUFFER_ALIGN: usize = 4_096;
+
+/// Bytes of one file read: a chunk is 256 KiB, the content store's runs are a few of them.
+pub const READ_BYTES_MAX: usize = 4 << 20;
+
+/// How long dropping a driver waits for the kernel to give its buffers back, in milliseconds. After it the memory is
+/// leaked rather than freed under the kernel's hands.
+pub const DRAIN_MILLISECONDS_MAX: u64 = 2_000;
+
+const _: () = assert!(PARTS_MAX >= SEGMENTS_MAX * 2 && PARTS_MAX <= 1_024);
+const _: () = assert!(NAME_BYTES >= 28 && NAME_BYTES.is_multiple_of(8));
+const _: () = assert!(CONTROL_BYTES >= 40 + 24 && CONTROL_BYTES.is_multiple_of(8));
+const _: () = assert!(SUBMISSION_ENTRIES.is_power_of_two() && SUBMISSION_ENTRIES <= IN_FLIGHT_MAX);
+const _: () = assert!(READ_BYTES_MAX.is_multiple_of(BUFFER_ALIGN));

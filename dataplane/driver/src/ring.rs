@@ -1,0 +1,743 @@
+//! The io_uring backend.
+//!
+//! Each operation has a slot in `operations`; its key is the submission's user data. The slot owns everything the kernel may touch
+//! (message header, vectors, address, payload, descriptor) in places that do not move, and is emptied only when the kernel
+//! has delivered the operation's last completion. Multishot operations that end early (no buffer left, queue overflow) rest
+//! in a list and are armed again by the next turn.
+//!
+//! The ring is made for one thread (`SINGLE_ISSUER`, `DEFER_TASKRUN` where the kernel has them): completions are only
+//! produced inside [`Backend::wait`].
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use io_uring::types::{CancelBuilder, Fd, RecvMsgOut, SubmitArgs, Timespec};
+use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
+use socket2::SockAddr;
+
+use crate::backend::{Backend, Handle, Table};
+use crate::buffer::{Buffer, Pool, Received};
+use crate::completion::{Completion, Datagram, Event, Peer, WAKER_TOKEN};
+use crate::error::Error;
+use crate::limits::{
+    COMPLETION_FACTOR, COMPLETIONS_PER_TURN_MAX, CONTROL_BYTES, DRAIN_MILLISECONDS_MAX, NAME_BYTES, SUBMISSION_ENTRIES,
+};
+use crate::message::{self, Control};
+use crate::operation::{
+    ConnectionId, Destination, More, Operation, OperationId, Parts, Refusal, Refused, Repeat, SendDatagram, Token,
+};
+use crate::slab::{Key, Slab};
+use crate::waker::Waker;
+use crate::{Config, Counters, sys};
+
+/// User data of the waker's poll. No slot has such a key: a slot's generation never gets that large.
+const WAKER: u64 = u64::MAX;
+/// User data of submissions whose completion says nothing (cancellations).
+const NOTHING: u64 = u64::MAX - 1;
+
+/// Buffer group of datagrams.
+const DATAGRAMS: u16 = 0;
+/// Buffer group of streams.
+const STREAMS: u16 = 1;
+
+/// Octets in front of a datagram in its buffer: `io_uring_recvmsg_out`, then name and control as reserved.
+const DATAGRAM_HEAD_BYTES: usize = 16 + NAME_BYTES + CONTROL_BYTES;
+
+pub(crate) struct Ring {
+    ring: IoUring,
+    operations: Slab<Slot>,
+    datagrams: Rc<Pool>,
+    streams: Rc<Pool>,
+    /// The sizes reserved for name and control of received datagrams. The kernel reads it when a receive is armed.
+    receive_header: Box<libc::msghdr>,
+    /// Operations to arm again at the next turn.
+    resting: Vec<Key>,
+    /// Receivers that wait for a buffer.
+    starved: Vec<Key>,
+    /// Accepts that wait for the number of connections to fall below the number given.
+    paused: Vec<(Key, u32)>,
+    /// Connections accepted by the kernel beyond `connections_max`; bounded by the listeners' backlogs.
+    parked: VecDeque<(Key, OwnedFd)>,
+    /// Descriptors named by a cancellation that has not been submitted yet.
+    held: Vec<Handle>,
+    waker: Waker,
+    is_waker_armed: bool,
+    batch: Vec<cqueue::Entry>,
+    counters: Counters,
+}
+
+/// An operation in flight or resting.
+struct Slot {
+    token: Token,
+    handle: Handle,
+    work: Work,
+    is_cancelled: bool,
+    /// Whether a submission entry of it is with the kernel (or in the queue to it).
+    is_armed: bool,
+}
+
+/// What the operation is, and what of it the kernel may touch.
+enum Work {
+    ReceiveDatagrams,
+    SendDatagram(Box<Message>),
+    Accept,
+    Connect(Box<SockAddr>),
+    Receive(Repeat),
+    Discard(u32),
+    Send { message: Box<Message>, length: usize, done: usize, more: More },
+    Read { buffer: Buffer, offset: u64 },
+}
+
+/// A message header with all it points to. Lives in a box from the first submission to the last completion.
+struct Message {
+    header: libc::msghdr,
+    vectors: Vec<libc::iovec>,
+    address: Option<SockAddr>,
+    control: Control,
+    parts: Parts,
+}
+
+impl Message {
+    fn new(parts: Parts, address: Option<SockAddr>, control: Control) -> Box<Message> {
+        // SAFETY: `msghdr` is a plain C struct for which all zeros is a valid value (null pointers, zero lengths).
+        let header = unsafe { std::mem::zeroed() };
+        Box::new(Message { header, vectors: Vec::with_capacity(parts.as_slice().len()), address, control, parts })
+    }
+
+    /// Points the header at everything after the first `done` bytes.
+    fn point(&mut self, mut done: usize) -> *const libc::msghdr {
+        self.vectors.clear();
+        for part in self.parts.as_slice() {
+            let skipped = done.min(part.len());
+            done -= skipped;
+            if skipped < part.len() {
+                let rest = &part[skipped..];
+                self.vectors.push(libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() });
+            }
+        }
+        if let Some(address) = &self.address {
+            self.header.msg_name = address.as_ptr().cast_mut().cast();
+            self.header.msg_namelen = address.len();
+        }
+        let control = self.control.as_slice();
+        if !control.is_empty() {
+            self.header.msg_control = control.as_ptr().cast_mut().cast();
+            self.header.msg_controllen = control.len() as _;
+        }
+        self.header.msg_iov = self.vectors.as_mut_ptr();
+        self.header.msg_iovlen = self.vectors.len() as _;
+        &raw const self.header
+    }
+
+    /// The single piece, if there is but one: it needs no message header.
+    fn single(&self) -> Option<&Bytes> {
+        match self.parts.as_slice() {
+            [one] => Some(one),
+            _ => None,
+        }
+    }
+}
+
+impl Ring {
+    pub(crate) fn new(config: &Config, waker: Waker) -> Result<Ring, Error> {
+        let ring = open(config.in_flight_max.next_power_of_two().min(SUBMISSION_ENTRIES))?;
+        probe(&ring)?;
+        let head = DATAGRAM_HEAD_BYTES as u32;
+        let datagram_bytes = (head + config.datagram_bytes_max).next_multiple_of(64);
+        let datagrams = Pool::new(config.datagram_buffers, datagram_bytes);
+        let streams = Pool::new(config.stream_buffers, config.stream_buffer_bytes.next_multiple_of(64));
+        register(&ring, &datagrams, DATAGRAMS)?;
+        register(&ring, &streams, STREAMS)?;
+        // SAFETY: `msghdr` is a plain C struct for which all zeros is a valid value.
+        let mut receive_header: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
+        receive_header.msg_namelen = NAME_BYTES as u32;
+        receive_header.msg_controllen = CONTROL_BYTES as _;
+        Ok(Ring {
+            ring,
+            operations: Slab::new(config.in_flight_max),
+            datagrams,
+            streams,
+            receive_header,
+            resting: Vec::new(),
+            starved: Vec::new(),
+            paused: Vec::new(),
+            parked: VecDeque::new(),
+            held: Vec::new(),
+            waker,
+            is_waker_armed: false,
+            batch: Vec::with_capacity(COMPLETIONS_PER_TURN_MAX),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Puts an entry into the submission queue, submitting what is there if it is full.
+    fn push(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: all that an operation's entry points to is owned by its slot (or is the receive header, which lives as long as the
+        // ring) and stays until its last completion; cancellations point to nothing.
+        if unsafe { self.ring.submission().push(entry) }.is_ok() {
+            return true;
+        }
+        if self.ring.submit().is_ok() {
+            self.held.clear();
+        }
+        // SAFETY: as above.
+        unsafe { self.ring.submission().push(entry) }.is_ok()
+    }
+
+    /// Hands the operation in this slot to the kernel; false when there is no room now.
+    fn arm(&mut self, key: Key) -> bool {
+        let Some(slot) = self.operations.get_mut(key) else { return true };
+        let entry = entry(slot, &self.receive_header).user_data(key.to_bits());
+        slot.is_armed = true;
+        let is_pushed = self.push(&entry);
+        if let Some(slot) = self.operations.get_mut(key) {
+            slot.is_armed = is_pushed;
+        }
+        is_pushed
+    }
+
+    /// Arms what rests, as far as buffers and connections allow; ends what was cancelled while it rested.
+    fn rearm(&mut self, table: &mut Table, completions: &mut Vec<Completion>) {
+        while !table.connections.is_full()
+            && let Some((key, fd)) = self.parked.pop_front()
+        {
+            // One whose listener has gone is closed, as the kernel does with its backlog.
+            if let Some(slot) = self.operations.get(key).filter(|slot| !slot.is_ended()) {
+                completions.extend(accepted(slot.token, fd, table));
+            }
+        }
+        let can_receive = [self.datagrams.has_free(), self.streams.has_free()];
+        let connections = table.connections.len();
+        let no_parked = self.parked.is_empty();
+        let mut ready = std::mem::take(&mut self.resting);
+        let operations = &self.operations;
+        let is_ended = |key: Key| operations.get(key).is_none_or(Slot::is_ended);
+        self.starved.retain(|&key| {
+            let group = operations.get(key).map_or(DATAGRAMS, |slot| slot.group());
+            let stays = !can_receive[usize::from(group)] && !is_ended(key);
+            if !stays {
+                ready.push(key);
+            }
+            stays
+        });
+        self.paused.retain(|&(key, below)| {
+            let stays = (connections >= below || !no_parked) && !is_ended(key);
+            if !stays {
+                ready.push(key);
+            }
+            stays
+        });
+        for key in ready {
+            let Some(slot) = self.operations.get(key) else { continue };
+            if slot.is_ended() {
+                completions.extend(self.end(key, Event::Cancelled));
+            } else if !self.arm(key) {
+                self.resting.push(key);
+            }
+        }
+        if !self.is_waker_armed {
+            let poll = opcode::PollAdd::new(Fd(self.waker.descriptor().as_raw_fd()), libc::POLLIN as u32).multi(true);
+            self.is_waker_armed = self.push(&poll.build().user_data(WAKER));
+        }
+    }
+
+    /// Empties a slot: the operation's last completion.
+    fn end(&mut self, key: Key, event: Event) -> Option<Completion> {
+        let slot = self.operations.remove(key)?;
+        Some(Completion { token: slot.token, event, is_last: true })
+    }
+
+    /// Submits, and waits for a completion until the deadline.
+    fn enter(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
+        let result = match deadline {
+            None => self.ring.submit_and_wait(1),
+            Some(deadline) => {
+                let left = Timespec::from(deadline.saturating_duration_since(Instant::now()));
+                self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&left))
+            }
+        };
+        match result {
+            Ok(_) => {
+                self.held.clear();
+                Ok(())
+            }
+            // ETIME: the deadline; EINTR: a signal; EBUSY, EAGAIN: completions have to be taken first.
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(Error::Io { what: "entering the ring", source: error }),
+            },
+        }
+    }
+
+    fn reap(&mut self, table: &mut Table, completions: &mut Vec<Completion>) {
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.extend(self.ring.completion().take(COMPLETIONS_PER_TURN_MAX));
+        for entry in batch.drain(..) {
+            match entry.user_data() {
+                NOTHING => {}
+                WAKER => {
+                    self.is_waker_armed = cqueue::more(entry.flags());
+                    self.waker.reset();
+                    completions.push(Completion { token: WAKER_TOKEN, event: Event::Woken, is_last: false });
+                }
+                bits => self.handle(Key::from_bits(bits), entry.result(), entry.flags(), table, completions),
+            }
+        }
+        self.batch = batch;
+    }
+
+    /// Turns one completion of the kernel into the caller's, or into another round.
+    fn handle(&mut self, key: Key, result: i32, flags: u32, table: &mut Table, completions: &mut Vec<Completion>) {
+        let Some(slot) = self.operations.get_mut(key) else { return };
+        let has_more = cqueue::more(flags);
+        slot.is_armed = has_more;
+        let token = slot.token;
+        let may_rearm = !slot.is_ended();
+        let length = usize::try_from(result).unwrap_or(0);
+        let pool = if slot.group() == DATAGRAMS { &self.datagrams } else { &self.streams };
+        // Taken whatever the result is, so that a buffer which came with an error or an empty read goes back.
+        let received = cqueue::buffer_select(flags).map(|index| pool.take(index, length));
+
+        if result < 0 {
+            if !has_more {
+                self.handle_error(key, -result, may_rearm, table.connections.len(), completions);
+            }
+            return;
+        }
+        let mut deliver = |event, is_last| completions.push(Completion { token, event, is_last });
+        match &mut slot.work {
+            Work::ReceiveDatagrams => {
+                if let Some(datagram) = received.and_then(|received| datagram(received, &self.receive_header)) {
+                    deliver(Event::Datagram(datagram), false);
+                }
+                if !has_more {
+                    self.rest_or_end(key, may_rearm, completions);
+                }
+            }
+            Work::Receive(_) if result == 0 => completions.extend(self.end(key, Event::EndOfStream)),
+            Work::Receive(Repeat::Once) => {
+                completions.extend(received.and_then(|bytes| self.end(key, Event::Bytes(bytes))));
+            }
+            Work::Receive(Repeat::Continuous) => {
+                if let Some(bytes) = received {
+                    deliver(Event::Bytes(bytes), false);
+                }
+                if !has_more {
+                    self.rest_or_end(key, may_rearm, completions);
+                }
+            }
+            Work::Accept => {
+                // SAFETY: a successful accept returns a new descriptor, which nobody else knows of.
+                let fd = unsafe { OwnedFd::from_raw_fd(result) };
+                match accepted(token, fd, table) {
+                    Ok(completion) => completions.push(completion),
+                    Err(fd) => self.parked.push_back((key, fd)),
+                }
+                if has_more && table.connections.is_full() {
+                    // The kernel would go on accepting: stop it, and start again when there is room.
+                    self.cancel_entry(key);
+                } else if !has_more {
+                    self.pause_or_rest(key, may_rearm, table, completions);
+                }
+            }
+            Work::Connect(_) => {
+                let handle = Rc::clone(&slot.handle);
+                let event = match table.connections.insert(handle) {
+                    Ok(key) => Event::Connected(ConnectionId(key)),
+                    Err(_) => Event::Failed(io::Error::from_raw_os_error(libc::ENFILE)),
+                };
+                completions.extend(self.end(key, event));
+            }
+            Work::Discard(_) => {
+                let event = if result == 0 { Event::EndOfStream } else { Event::Discarded(length) };
+                completions.extend(self.end(key, event));
+            }
+            Work::SendDatagram(_) => completions.extend(self.end(key, Event::Sent(length))),
+            Work::Send { length: whole, done, .. } => {
+                *done += length;
+                let (whole, done) = (*whole, *done);
+                if done >= whole {
+                    completions.extend(self.end(key, Event::Sent(whole)));
+                } else if length == 0 {
+                    completions.extend(self.end(key, Event::Failed(io::ErrorKind::WriteZero.into())));
+                } else {
+                    self.rest_or_end(key, may_rearm, completions);
+                }
+            }
+            Work::Read { .. } => {
+                let Some(slot) = self.operations.remove(key) else { return };
+                if let Work::Read { mut buffer, .. } = slot.work {
+                    buffer.set_length(length);
+                    completions.push(Completion { token, event: Event::Read(buffer), is_last: true });
+                }
+            }
+        }
+    }
+
+    fn handle_error(
+        &mut self,
+        key: Key,
+        errno: i32,
+        may_rearm: bool,
+        connections: u32,
+        completions: &mut Vec<Completion>,
+    ) {
+        let Some(slot) = self.operations.get(key) else { return };
+        let is_accept = matches!(slot.work, Work::Accept);
+        match errno {
+            // Our own pause of an accept looks like a cancellation, too.
+            libc::ECANCELED if is_accept && may_rearm => self.pause(key, connections),
+            libc::ECANCELED => completions.extend(self.end(key, Event::Cancelled)),
+            _ if !may_rearm => completions.extend(self.end(key, Event::Cancelled)),
+            libc::ENOBUFS if matches!(slot.work, Work::ReceiveDatagrams | Work::Receive(_)) => {
+                self.counters.buffers_exhausted += 1;
+                self.starved.push(key);
+            }
+            libc::EINTR | libc::EAGAIN => self.resting.push(key),
+            libc::ECONNABORTED if is_accept => self.resting.push(key),
+            libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS if is_accept && connections > 0 => {
+                self.pause(key, connections);
+            }
+            _ => completions.extend(self.end(key, Event::Failed(io::Error::from_raw_os_error(errno)))),
+        }
+    }
+
+    /// The operation goes on at the next turn, unless it has been cancelled meanwhile.
+    fn rest_or_end(&mut self, key: Key, may_rearm: bool, completions: &mut Vec<Completion>) {
+        if may_rearm {
+            self.resting.push(key);
+        } else {
+            completions.extend(self.end(key, Event::Cancelled));
+        }
+    }
+
+    fn pause_or_rest(&mut self, key: Key, may_rearm: bool, table: &Table, completions: &mut Vec<Completion>) {
+        if may_rearm && table.connections.is_full() {
+            self.pause(key, table.connections.len());
+        } else {
+            self.rest_or_end(key, may_rearm, completions);
+        }
+    }
+
+    /// Accepting rests until there are fewer connections than `connections`.
+    fn pause(&mut self, key: Key, connections: u32) {
+        self.counters.accept_paused += 1;
+        self.paused.push((key, connections));
+    }
+
+    fn cancel_entry(&mut self, key: Key) {
+        let cancel = opcode::AsyncCancel2::new(CancelBuilder::user_data(key.to_bits())).build().user_data(NOTHING);
+        // Without room the operation stays until its descriptor is released; the queue was just submitted, so this is the
+        // kernel refusing to take anything, and `wait` will report that.
+        self.push(&cancel);
+    }
+}
+
+impl Slot {
+    /// Whether its owner has cancelled it or closed its descriptor.
+    fn is_ended(&self) -> bool {
+        self.is_cancelled || self.handle.released.get()
+    }
+
+    /// The buffer group that it receives into.
+    fn group(&self) -> u16 {
+        match self.work {
+            Work::ReceiveDatagrams => DATAGRAMS,
+            _ => STREAMS,
+        }
+    }
+}
+
+impl Backend for Ring {
+    fn submit(&mut self, token: Token, operation: Operation, handle: Handle) -> Result<OperationId, Box<Refused>> {
+        if self.operations.is_full() {
+            self.counters.queue_full += 1;
+            return Err(Box::new(Refused { reason: Refusal::QueueFull, operation }));
+        }
+        let slot = Slot { token, handle, work: work(operation), is_cancelled: false, is_armed: false };
+        let Ok(key) = self.operations.insert(slot) else { unreachable!("there is room: checked above") };
+        if !self.arm(key) {
+            self.resting.push(key);
+        }
+        Ok(OperationId(key))
+    }
+
+    fn cancel(&mut self, operation: OperationId) {
+        let Some(slot) = self.operations.get_mut(operation.0) else { return };
+        slot.is_cancelled = true;
+        if slot.is_armed {
+            self.cancel_entry(operation.0);
+        }
+        // Else it is in one of the lists, and the next turn ends it.
+    }
+
+    fn cancel_all(&mut self, handle: &Handle) {
+        let builder = CancelBuilder::fd(Fd(handle.fd.as_raw_fd())).all();
+        self.held.push(Rc::clone(handle));
+        self.push(&opcode::AsyncCancel2::new(builder).build().user_data(NOTHING));
+    }
+
+    fn wait(
+        &mut self,
+        deadline: Option<Instant>,
+        table: &mut Table,
+        completions: &mut Vec<Completion>,
+    ) -> Result<(), Error> {
+        let before = completions.len();
+        loop {
+            self.rearm(table, completions);
+            let is_idle = completions.len() == before;
+            // With something to hand over already, look only.
+            let until = if is_idle { deadline } else { Some(Instant::now()) };
+            self.enter(until)?;
+            self.reap(table, completions);
+            let handed = completions.len() - before;
+            if handed > 0 || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                self.counters.completions += handed as u64;
+                return Ok(());
+            }
+        }
+    }
+
+    fn in_flight(&self) -> u32 {
+        self.operations.len()
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn name(&self) -> &'static str {
+        "ring"
+    }
+}
+
+impl Drop for Ring {
+    /// Cancels everything and waits until the kernel has let go of all memory; leaks it if that takes too long.
+    fn drop(&mut self) {
+        let deadline = Instant::now() + Duration::from_millis(DRAIN_MILLISECONDS_MAX);
+        let mut table =
+            Table { sockets: Slab::new(0), listeners: Slab::new(0), connections: Slab::new(0), files: Slab::new(0) };
+        let resting = self.resting.drain(..).chain(self.starved.drain(..));
+        for key in resting.chain(self.paused.drain(..).map(|(key, _)| key)).collect::<Vec<_>>() {
+            self.operations.remove(key);
+        }
+        // Also those that complete and would be started again.
+        self.operations.values_mut().for_each(|slot| slot.is_cancelled = true);
+        self.push(&opcode::AsyncCancel2::new(CancelBuilder::any().all()).build().user_data(NOTHING));
+        let mut completions = Vec::new();
+        while self.operations.len() > 0 && Instant::now() < deadline {
+            if self.enter(Some(deadline)).is_err() {
+                break;
+            }
+            self.reap(&mut table, &mut completions);
+            completions.clear();
+        }
+        if self.operations.len() > 0 {
+            tracing::warn!(operations = self.operations.len(), "kernel kept operations: leaking their memory");
+            std::mem::forget(std::mem::replace(&mut self.operations, Slab::new(0)));
+            std::mem::forget((Rc::clone(&self.datagrams), Rc::clone(&self.streams)));
+        }
+    }
+}
+
+/// What the slot has to own for this operation.
+fn work(operation: Operation) -> Work {
+    match operation {
+        Operation::ReceiveDatagrams { .. } => Work::ReceiveDatagrams,
+        Operation::SendDatagram(send) => Work::SendDatagram(datagram_message(send)),
+        Operation::Accept { .. } => Work::Accept,
+        Operation::Connect { to, .. } => Work::Connect(Box::new(to.into())),
+        Operation::Receive { repeat, .. } => Work::Receive(repeat),
+        Operation::Discard { length_max, .. } => Work::Discard(length_max),
+        Operation::Send { parts, more, .. } => {
+            let length = parts.len();
+            let message = Message::new(parts, None, Control::for_send(false, None, None, None));
+            Work::Send { message, length, done: 0, more }
+        }
+        Operation::Read { buffer, offset, .. } => Work::Read { buffer, offset },
+    }
+}
+
+fn datagram_message(send: SendDatagram) -> Box<Message> {
+    let (address, control) = match send.to {
+        Destination::Link { interface } => {
+            (Some(sys::link_address(interface, 0)), Control::for_send(false, None, None, None))
+        }
+        Destination::Address(to) => {
+            (Some(to.into()), Control::for_send(to.is_ipv6(), send.source, send.interface, send.segment_bytes))
+        }
+        Destination::Connected => {
+            let is_ipv6 = send.source.is_some_and(|source| source.is_ipv6());
+            (None, Control::for_send(is_ipv6, send.source, send.interface, send.segment_bytes))
+        }
+    };
+    Message::new(send.parts, address, control)
+}
+
+/// The submission entry of what the slot holds (of what is left of it).
+fn entry(slot: &mut Slot, receive_header: &libc::msghdr) -> squeue::Entry {
+    let fd = Fd(slot.handle.fd.as_raw_fd());
+    match &mut slot.work {
+        Work::ReceiveDatagrams => opcode::RecvMsgMulti::new(fd, receive_header, DATAGRAMS).build(),
+        Work::SendDatagram(message) => {
+            opcode::SendMsg::new(fd, message.point(0)).flags(libc::MSG_NOSIGNAL as u32).build()
+        }
+        Work::Accept => opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK).build(),
+        Work::Connect(address) => opcode::Connect::new(fd, address.as_ptr().cast(), address.len()).build(),
+        Work::Receive(Repeat::Continuous) => opcode::RecvMulti::new(fd, STREAMS).build(),
+        Work::Receive(Repeat::Once) => opcode::Recv::new(fd, std::ptr::null_mut(), 0)
+            .buf_group(STREAMS)
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT),
+        Work::Discard(length) => opcode::Recv::new(fd, std::ptr::null_mut(), *length).flags(libc::MSG_TRUNC).build(),
+        Work::Send { message, done, more, .. } => {
+            let more = if *more == More::Follows { libc::MSG_MORE } else { 0 };
+            let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | more;
+            match message.single() {
+                Some(bytes) => {
+                    let rest = &bytes[*done..];
+                    opcode::Send::new(fd, rest.as_ptr(), u32::try_from(rest.len()).unwrap_or(u32::MAX))
+                        .flags(flags)
+                        .build()
+                }
+                None => opcode::SendMsg::new(fd, message.point(*done)).flags(flags as u32).build(),
+            }
+        }
+        Work::Read { buffer, offset } => {
+            opcode::Read::new(fd, buffer.start(), buffer.capacity() as u32).offset(*offset).build()
+        }
+    }
+}
+
+/// Gives an accepted descriptor its id; gives it back when the table is full.
+fn accepted(token: Token, fd: OwnedFd, table: &mut Table) -> Result<Completion, OwnedFd> {
+    if table.connections.is_full() {
+        return Err(fd);
+    }
+    let Ok(key) = table.connections.insert(Rc::new(fd.into())) else { unreachable!("there is room: checked above") };
+    Ok(Completion { token, event: Event::Accepted(ConnectionId(key)), is_last: false })
+}
+
+/// A received datagram out of its buffer: header, name, control, payload.
+fn datagram(received: Received, header: &libc::msghdr) -> Option<Datagram> {
+    let (peer, interface, destination, length, is_truncated) = {
+        let out = RecvMsgOut::parse(&received, header).ok()?;
+        let peer: Peer = message::peer(out.name_data());
+        let (interface, destination) = match message::link_interface(out.name_data()) {
+            Some(interface) => (interface, None),
+            None => message::packet_information(out.control_data()),
+        };
+        (peer, interface, destination, out.payload_data().len(), out.is_payload_truncated())
+    };
+    let bytes = received.narrowed(DATAGRAM_HEAD_BYTES..DATAGRAM_HEAD_BYTES + length);
+    Some(Datagram { bytes, peer, interface, destination, is_truncated })
+}
+
+/// Opens a ring with the best set of flags that the kernel has.
+fn open(entries: u32) -> Result<IoUring, Error> {
+    let attempt = |flags: &dyn Fn(&mut io_uring::Builder)| {
+        let mut builder = IoUring::builder();
+        builder.setup_cqsize(entries * COMPLETION_FACTOR).setup_submit_all();
+        flags(&mut builder);
+        builder.build(entries)
+    };
+    let is_invalid = |error: &io::Error| error.raw_os_error() == Some(libc::EINVAL);
+    let ring = match attempt(&|builder| {
+        builder.setup_single_issuer().setup_defer_taskrun();
+    }) {
+        Err(error) if is_invalid(&error) => attempt(&|builder| {
+            builder.setup_coop_taskrun();
+        }),
+        other => other,
+    };
+    ring.map_err(|error| unavailable("the ring", error))
+}
+
+fn register(ring: &IoUring, pool: &Rc<Pool>, group: u16) -> Result<(), Error> {
+    // SAFETY: the pool's ring is page-aligned memory of `count` entries; the pool lives until all operations have ended (see `drop`).
+    unsafe { ring.submitter().register_buf_ring_with_flags(pool.ring_address(), pool.count(), group, 0) }
+        .map_err(|error| unavailable("receive buffers", error))
+}
+
+/// Says in words why the kernel gave us nothing.
+fn unavailable(what: &'static str, source: io::Error) -> Error {
+    let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+    let reason = match source.raw_os_error() {
+        Some(libc::ENOMEM) => {
+            let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
+            return Error::LockedMemory { what, limit_bytes: limit.unwrap_or(u64::MAX), source };
+        }
+        Some(libc::EPERM) if matches!(disabled.trim(), "1" | "2") => {
+            format!("sysctl kernel.io_uring_disabled is {}: set it to 0", disabled.trim())
+        }
+        Some(libc::EPERM | libc::EACCES) => {
+            "a seccomp filter or a security module forbids it (containers often do)".to_owned()
+        }
+        Some(libc::ENOSYS) => {
+            "the kernel was built without it, or a seccomp filter hides it (containers often do)".to_owned()
+        }
+        Some(libc::EINVAL) => format!("the kernel is too old for {what}: Linux 6.1 or later is needed"),
+        _ => format!("{what}: {source}"),
+    };
+    Error::Unavailable { kernel: kernel(), reason, source }
+}
+
+fn kernel() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// Operations that must be there. `SEND_ZC` stands for multishot receive: both came with Linux 6.0, and the latter is a flag
+/// that cannot be probed.
+const NEEDED: &[(u8, &str)] = &[
+    (opcode::RecvMsgMulti::CODE, "RECVMSG"),
+    (opcode::SendMsg::CODE, "SENDMSG"),
+    (opcode::Accept::CODE, "ACCEPT"),
+    (opcode::Connect::CODE, "CONNECT"),
+    (opcode::Recv::CODE, "RECV"),
+    (opcode::Send::CODE, "SEND"),
+    (opcode::Read::CODE, "READ"),
+    (opcode::PollAdd::CODE, "POLL_ADD"),
+    (opcode::AsyncCancel::CODE, "ASYNC_CANCEL"),
+    (opcode::SendZc::CODE, "multishot RECV (6.0)"),
+];
+
+fn probe(ring: &IoUring) -> Result<(), Error> {
+    let mut probe = Probe::new();
+    ring.submitter().register_probe(&mut probe).map_err(|error| unavailable("probing", error))?;
+    let missing: Vec<&str> =
+        NEEDED.iter().filter(|(code, _)| !probe.is_supported(*code)).map(|(_, name)| *name).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::MissingOperations { kernel: kernel(), missing: missing.join(", ") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_of_the_kernel_are_told_in_words() {
+        let told = |errno| unavailable("the ring", io::Error::from_raw_os_error(errno)).to_string();
+        assert!(told(libc::ENOMEM).contains("RLIMIT_MEMLOCK"), "{}", told(libc::ENOMEM));
+        assert!(told(libc::ENOSYS).contains("seccomp"));
+        assert!(told(libc::EINVAL).contains("6.1"));
+        assert!(told(libc::EPERM).contains(&kernel()));
+    }
+
+    #[test]
+    fn a_message_skips_what_is_done() {
+        let parts = Parts::from([Bytes::from_static(b"head"), Bytes::from_static(b"payload")]);
+        let mut message = Message::new(parts, None, Control::for_send(false, None, None, None));
+        message.point(4 + 3);
+        assert_eq!(message.vectors.iter().map(|vector| vector.iov_len).collect::<Vec<_>>(), [4]);
+        message.point(2);
+        assert_eq!(message.vectors.iter().map(|vector| vector.iov_len).collect::<Vec<_>>(), [2, 7]);
+    }
+}
