@@ -7,6 +7,7 @@
 //!
 //! The legal moves, status codes and names are those of MAAS (`NODE_STATUS` and its transition table), since clients compare them.
 
+use bootstorm_snapshot::plan::Erase;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -403,7 +404,7 @@ pub enum State {
     FailedDeployment,
     Releasing,
     FailedReleasing,
-    DiskErasing { mode: EraseMode },
+    DiskErasing { method: Erase },
     FailedDiskErasing,
     RescueMode { previous: Resting },
     EnteringRescueMode { previous: Resting },
@@ -508,18 +509,6 @@ impl State {
     }
 }
 
-/// How disks are erased on release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EraseMode {
-    /// The signatures and the first and last mebibytes of each disk, and its partitions.
-    Quick,
-    /// The disk's own command, else every sector.
-    Secure,
-    /// Every sector.
-    Full,
-}
-
 /// How the machine comes to run the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -558,7 +547,7 @@ pub enum Event {
     /// Request: give it back.
     Release {
         /// How its disks are erased first; `None` leaves them.
-        erase: Option<EraseMode>,
+        erase: Option<Erase>,
     },
     /// Request: stop what is under way.
     Abort,
@@ -887,10 +876,10 @@ pub fn transition(state: &State, event: &Event) -> Result<Step, Refused> {
             | State::FailedDiskErasing
             | State::Broken { .. } => match erase {
                 None => step(state, State::Releasing, stop_and_switch_off()),
-                Some(mode) => {
+                Some(method) => {
                     let mut effects = vec![Effect::RevokeAttempt];
                     effects.extend(boot_agent(Start::PowerCycle));
-                    step(state, State::DiskErasing { mode }, effects)
+                    step(state, State::DiskErasing { method }, effects)
                 }
             },
             State::Releasing | State::DiskErasing { .. } => refuse("it is being released already"),

@@ -1,7 +1,7 @@
 use super::*;
 
 const USABLE: [Usable; 2] = [Usable::Ready, Usable::Deployed];
-const ERASE: [EraseMode; 3] = [EraseMode::Quick, EraseMode::Secure, EraseMode::Full];
+const ERASE: [Erase; 1] = [Erase::Quick];
 
 fn every_resting() -> Vec<Resting> {
     let mut all = vec![
@@ -40,7 +40,7 @@ fn every_state() -> Vec<State> {
         State::FailedReleasing,
         State::FailedDiskErasing,
     ];
-    all.extend(ERASE.map(|mode| State::DiskErasing { mode }));
+    all.extend(ERASE.map(|method| State::DiskErasing { method }));
     for usable in USABLE {
         all.extend([State::Broken { usable }, State::FailedTesting { usable }]);
     }
@@ -96,7 +96,7 @@ fn every_event() -> Vec<Event> {
         Event::Failed,
         Event::TimedOut,
     ];
-    all.extend(ERASE.map(|mode| Event::Release { erase: Some(mode) }));
+    all.extend(ERASE.map(|method| Event::Release { erase: Some(method) }));
     all
 }
 
@@ -258,7 +258,7 @@ fn a_held_machine_boots_nothing_but_can_be_given_up() {
         Event::Test,
         Event::EnterRescueMode,
         Event::Commission { start: Start::InPlace },
-        Event::Release { erase: Some(EraseMode::Quick) },
+        Event::Release { erase: Some(Erase::Quick) },
     ] {
         assert_eq!(decide(held, &State::Allocated, &event), Err(Refused::Held { event }));
     }
