@@ -35,7 +35,7 @@ pub enum Task {
         method: Erase,
     },
     /// Write an image and start it.
-    Deploy(Deploy),
+    Deploy(Box<Deploy>),
 }
 
 /// What follows a finished plan.
