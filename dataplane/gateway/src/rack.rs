@@ -1,0 +1,69 @@
+//! The stream to the rack role: read, answered, and replaced when the supervisor passes another.
+
+use std::sync::Arc;
+
+use bootstorm_api::link::ToControl;
+use bootstorm_api::local::{ToGateway, ToRack};
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::mpsc;
+
+use crate::error::Error;
+use crate::hub::{Hub, Status};
+use crate::limits;
+use crate::stream;
+
+/// Serves streams one after another until the channel closes.
+pub(crate) async fn run_streams(hub: Arc<Hub>, mut streams: mpsc::Receiver<std::os::unix::net::UnixStream>) {
+    while let Some(stream) = streams.recv().await {
+        let served = async {
+            stream.set_nonblocking(true).map_err(Error::Link)?;
+            serve(&hub, tokio::net::UnixStream::from_std(stream).map_err(Error::Link)?).await
+        };
+        match served.await {
+            Ok(()) => tracing::info!("stream to the rack ended"),
+            Err(error) => tracing::warn!(%error, "stream to the rack failed"),
+        }
+        hub.rack_gone();
+    }
+}
+
+async fn serve(hub: &Arc<Hub>, stream: tokio::net::UnixStream) -> Result<(), Error> {
+    let (mut reader, mut writer) = stream.into_split();
+    let mut queue = hub.rack.open(limits::RACK_QUEUE_FRAMES);
+    // The rack may have lost what control believes it has: let the link start anew from its own word.
+    hub.status.send_replace(None);
+    hub.resynchronise.notify_one();
+    let write = tokio::spawn(async move {
+        while let Some(frame) = queue.recv().await {
+            writer.write_all(&frame).await?;
+        }
+        Ok::<(), std::io::Error>(())
+    });
+    let outcome = read(hub, &mut reader).await;
+    hub.rack.close();
+    write.abort();
+    outcome
+}
+
+async fn read(hub: &Arc<Hub>, reader: &mut tokio::net::unix::OwnedReadHalf) -> Result<(), Error> {
+    while let Some((message, _)) = stream::read::<ToGateway>(reader).await? {
+        match message {
+            ToGateway::Answer { number, answer } => hub.answered(number, answer),
+            ToGateway::Status { generation, missing } => {
+                hub.status.send_replace(Some(Status { generation, missing: missing.clone() }));
+                hub.tell_control(&ToControl::Status { generation, missing });
+            }
+            // Dropped while control is away: the rack keeps numbered ones and sends them again.
+            ToGateway::Observations { observations } => hub.tell_control(&ToControl::Observations { observations }),
+            ToGateway::Wish { wish } => {
+                if hub.control.is_open() {
+                    hub.tell_control(&ToControl::Wish { wish });
+                } else {
+                    let reason = "control is away".to_string();
+                    hub.rack.send(&ToRack::NotFetched { wish, reason }, &[]).await?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
