@@ -10,6 +10,7 @@
 
 pub mod dhcp;
 
+pub mod http;
 pub mod limits;
 
 pub mod tftp;

@@ -193,7 +193,8 @@ mod tests {
     fn every_row_of_the_fingerprint_table() {
         use Architecture as A;
         use Firmware as F;
-        let table: &[(&str, &[(u8, &[u8])], F, A)] = &[
+        type Row<'a> = (&'a str, &'a [(u8, &'a [u8])], F, A);
+        let table: &[Row<'_>] = &[
             (
                 "iPXE BIOS ROM",
                 &[(60, b"PXEClient:Arch:00000:UNDI:002001"), (93, &[0, 0]), (77, b"iPXE")],

@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn tftp_requests_are_read_strictly() {
-        let good = b"\0\x01/a/b.efi\0OCTET\0blksize\01468\0tsize\00\0windowsize\04\0".as_slice();
+        let good = b"\0\x01/a/b.efi\0OCTET\0blksize\x001468\0tsize\x000\0windowsize\x004\0".as_slice();
         let options = Options {
             block_bytes: Some(1_468),
             window_blocks: Some(4),
@@ -327,15 +327,18 @@ mod tests {
             (b"\0\x01/\0octet\0", DropReason::BadName),
             (b"\0\x01a\nb\0octet\0", DropReason::BadName),
             (b"\0\x01a\xff\0octet\0", DropReason::BadName),
-            (b"\0\x01a\0octet\0blksize\0512\0BLKSIZE\0512\0", DropReason::RepeatedOption),
-            (b"\0\x01a\0octet\0x\01\0x\01\0", DropReason::RepeatedOption),
-            (b"\0\x01a\0octet\0blksize\07\0", DropReason::BadOptionValue),
+            (b"\0\x01a\0octet\0blksize\x00512\0BLKSIZE\x00512\0", DropReason::RepeatedOption),
+            (b"\0\x01a\0octet\0x\x001\0x\x001\0", DropReason::RepeatedOption),
+            (b"\0\x01a\0octet\0blksize\x007\0", DropReason::BadOptionValue),
             (b"\0\x01a\0octet\0blksize\0+512\0", DropReason::BadOptionValue),
-            (b"\0\x01a\0octet\0windowsize\00\0", DropReason::BadOptionValue),
+            (b"\0\x01a\0octet\0windowsize\x000\0", DropReason::BadOptionValue),
             (b"\0\x01a\0octet\0tsize\0-1\0", DropReason::BadOptionValue),
-            (b"\0\x01a\0octet\0timeout\0256\0", DropReason::BadOptionValue),
-            (b"\0\x01a\0octet\0blksize\0512", DropReason::MissingNul),
-            (b"\0\x01a\0octet\01\0\02\0\03\0\04\0\05\0\06\0\07\0\08\0\09\0\0", DropReason::TooManyOptions),
+            (b"\0\x01a\0octet\0timeout\x00256\0", DropReason::BadOptionValue),
+            (b"\0\x01a\0octet\0blksize\x00512", DropReason::MissingNul),
+            (
+                b"\0\x01a\0octet\x001\0\x002\0\x003\0\x004\0\x005\0\x006\0\x007\0\x008\0\x009\0\0",
+                DropReason::TooManyOptions,
+            ),
             (b"\0\x04\0\x01x", DropReason::TrailingBytes),
             (b"\0\x07", DropReason::UnknownOpcode),
         ];
