@@ -10,7 +10,7 @@ packages=(
     # Guests.
     qemu-system-x86 qemu-utils ovmf ipxe-qemu
     # The boot environment: loaders and kernels are taken out of their packages, not installed.
-    ipxe mmdebstrap zstd xz-utils
+    ipxe mmdebstrap kmod zstd xz-utils
     # The disk image, made without loop devices or mounts.
     gdisk mtools dosfstools e2fsprogs grub-pc-bin grub-efi-amd64-bin fakeroot python3
     # Networks of the lab and what logs in to the guests.

@@ -15,6 +15,12 @@ step() {
 step "system packages"
 tests/lab/setup.sh
 
+# The image takes minutes of waiting for packages: it is built beside the compiler.
+mkdir -p .lab
+nice tests/lab/prepare.sh packages >.lab/packages.log 2>&1 &
+packages=$!
+trap 'kill "$packages" 2>/dev/null || true' EXIT
+
 step "format"
 cargo fmt --all --check
 
@@ -26,6 +32,16 @@ RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps --document-pr
 
 step "tests"
 cargo test --quiet --workspace
+
+step "image and boot environment"
+if ! wait "$packages"; then
+    cat .lab/packages.log
+    exit 1
+fi
+cat .lab/packages.log
+
+step "guests"
+tests/lab/as-root.sh cargo test --quiet --package bootstorm-tests -- --ignored --test-threads=1
 
 step ""
 echo
