@@ -9,9 +9,11 @@
 //! - Each protocol has a server half (used by the engine) and a client half (used by the load generator and the simulator).
 
 pub mod dhcp;
+pub mod eth;
 
 pub mod http;
 pub mod limits;
+pub mod ndp;
 
 pub mod tftp;
 

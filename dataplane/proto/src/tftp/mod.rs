@@ -3,6 +3,7 @@
 //! The server half is one [`server::Transfer`] per transfer, the client half one [`client::Client`]. `netascii` is accepted
 //! and served like `octet`: boot files are binary, and every boot client asks for `octet`.
 
+pub mod client;
 pub mod server;
 pub mod wire;
 
