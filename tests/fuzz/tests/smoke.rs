@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Mutations of each corpus file. The number is for seconds, not for depth: depth is `cargo fuzz`'s.
-const MUTATIONS_PER_FILE: u32 = 400;
+const MUTATIONS_PER_FILE: u32 = 3_000;
 
 /// xorshift64*: fixed seed, so that a failure names the same input again.
 struct Random(u64);
