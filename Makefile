@@ -7,14 +7,20 @@ SHELL := /bin/bash
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install the system packages that the lab needs
+setup: ## install the system packages that building and testing need
 	@tests/lab/setup.sh
 
 build: ## the release binaries
 	@. tests/lab/toolchain.sh; cargo build --release --workspace --bins
 
+demo: ## bare machines become running servers, then a storm of a thousand
+	@tests/lab/demo.sh
+
 test: ## every check: format, lints, documentation, tests, guests
 	@tests/lab/test.sh
+
+bench: ## the benchmarks of the crates
+	@. tests/lab/toolchain.sh; cargo bench --workspace --benches
 
 lint: ## format and lints only
 	@. tests/lab/toolchain.sh; cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings

@@ -41,7 +41,7 @@ fi
 cat .lab/packages.log
 
 step "guests"
-tests/lab/as-root.sh cargo test --quiet --package bootstorm-tests -- --ignored --test-threads=1
+tests/lab/as-root.sh cargo test --quiet --package bootstorm-tests --test e2e-machines -- --ignored --test-threads=1
 
 step ""
 echo

@@ -2,7 +2,7 @@
 //!
 //! [`network`] makes the rack's namespace, [`guest`] the machines, [`power`] the controller in front of them, [`server`]
 //! runs the `bootstorm` binary in the namespace and its command line against it, [`ssh`] logs in to what was installed,
-//! [`assets`] names the built binaries, images and boot environments. Each cleans up when it is dropped, in a panic too;
+//! [`site`] puts them together, [`assets`] names the built binaries, images and boot environments. Each cleans up when it is dropped, in a panic too;
 //! whatever drops cannot do (we are killed), the kernel does: see [`process`].
 
 use std::path::PathBuf;
@@ -13,10 +13,12 @@ pub mod accelerator;
 pub mod assets;
 pub mod guest;
 pub mod limits;
+pub mod neighbours;
 pub mod network;
 pub mod power;
 pub mod process;
 pub mod server;
+pub mod site;
 pub mod ssh;
 pub mod wait;
 

@@ -49,21 +49,7 @@ impl Network {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         check_privilege()?;
 
-        let mut holder = process::command("unshare");
-        holder.args(["--net", "--", "sleep", "infinity"]);
-        let mut holder = Process::start(holder, &state.join("namespace.log"))?;
-        let own = fs::read_link("/proc/self/ns/net").ok();
-        let path = namespace_path(&holder);
-        wait::until("a network namespace", Duration::from_secs(10), || {
-            if let Some(status) = holder.ended() {
-                let tail = process::tail(holder.log());
-                return Err(Error::Environment(format!(
-                    "no network namespace to be had ({status}: {tail}): run as root, or allow unprivileged user \
-                     namespaces and run under tests/lab/as-root.sh"
-                )));
-            }
-            Ok(fs::read_link(&path).ok().filter(|inner| Some(inner) != own.as_ref()))
-        })?;
+        let holder = hold_namespace(&state.join("namespace.log"))?;
 
         // 198.18.0.0/15 is set aside for test networks (RFC 2544 appendix C.2.2): four addresses for each of us.
         let slot = (std::process::id().wrapping_mul(7).wrapping_add(number) % 32_768) * 4;
@@ -97,10 +83,7 @@ impl Network {
 
     /// `program`, to run inside the namespace and to end with us.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", namespace_path(&self.holder).display()));
-        command.args(["--", "setpriv", "--pdeathsig", "KILL", "--"]).arg(program.as_ref());
-        command
+        command_inside(&self.holder, program)
     }
 
     /// Runs `work` on a thread of its own inside the namespace. Sockets made there stay there.
@@ -143,9 +126,79 @@ impl Network {
         Ok(tcpdump)
     }
 
+    /// Words that, put before a command, run it in the namespace: for people to copy.
+    pub fn shown_prefix(&self) -> String {
+        format!("nsenter --net={}", namespace_path(&self.holder).display())
+    }
+
+    /// Adds a namespace of its own with one interface on the bridge, without an address: for simulated machines.
+    ///
+    /// # Errors
+    /// When `ip` refuses, which it says.
+    pub fn add_clients(&self, name: &str) -> Result<Clients, Error> {
+        let holder = hold_namespace(&self.state.join(format!("{name}.log")))?;
+        let port = format!("port{}", self.taps.fetch_add(1, Ordering::Relaxed));
+        let id = holder.id().to_string();
+        self.ip(&["link", "add", &port, "type", "veth", "peer", "name", CLIENT_INTERFACE, "netns", &id])?;
+        self.ip(&["link", "set", &port, "master", BRIDGE, "up"])?;
+        let clients = Clients { holder };
+        for arguments in [["link", "set", "lo", "up"], ["link", "set", CLIENT_INTERFACE, "up"]] {
+            process::run(clients.command("ip").args(arguments))?;
+        }
+        Ok(clients)
+    }
+
     fn ip(&self, arguments: &[&str]) -> Result<(), Error> {
         process::run(self.command("ip").args(arguments)).map(drop)
     }
+}
+
+/// Interface of a [`Clients`] namespace.
+const CLIENT_INTERFACE: &str = "eth0";
+
+/// A namespace of clients on the boot network. Dropping it removes it.
+#[derive(Debug)]
+pub struct Clients {
+    holder: Process,
+}
+
+impl Clients {
+    /// `program`, to run inside the namespace and to end with us.
+    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        command_inside(&self.holder, program)
+    }
+
+    /// Its interface on the boot network.
+    pub fn interface(&self) -> &'static str {
+        CLIENT_INTERFACE
+    }
+}
+
+/// Starts the idle process that keeps a new namespace.
+fn hold_namespace(log: &Path) -> Result<Process, Error> {
+    let mut holder = process::command("unshare");
+    holder.args(["--net", "--", "sleep", "infinity"]);
+    let mut holder = Process::start(holder, log)?;
+    let own = fs::read_link("/proc/self/ns/net").ok();
+    let path = namespace_path(&holder);
+    wait::until("a network namespace", Duration::from_secs(10), || {
+        if let Some(status) = holder.ended() {
+            let tail = process::tail(holder.log());
+            return Err(Error::Environment(format!(
+                "no network namespace to be had ({status}: {tail}): run as root, or allow unprivileged user namespaces \
+                 and run under tests/lab/as-root.sh"
+            )));
+        }
+        Ok(fs::read_link(&path).ok().filter(|inner| Some(inner) != own.as_ref()))
+    })?;
+    Ok(holder)
+}
+
+fn command_inside(holder: &Process, program: impl AsRef<Path>) -> Command {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net={}", namespace_path(holder).display()));
+    command.args(["--", "setpriv", "--pdeathsig", "KILL", "--"]).arg(program.as_ref());
+    command
 }
 
 fn namespace_path(holder: &Process) -> PathBuf {

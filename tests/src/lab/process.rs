@@ -111,12 +111,10 @@ impl Process {
         in_time
     }
 
-    /// The descendant whose command line holds `word` as an argument, if there is one: how a role is found.
-    pub fn descendant(&self, word: &str) -> Option<u32> {
-        descendants(self.id()).into_iter().map(|member| member.id).find(|id| {
-            fs::read(format!("/proc/{id}/cmdline"))
-                .is_ok_and(|line| line.split(|b| *b == 0).any(|w| w == word.as_bytes()))
-        })
+    /// The descendant whose command line holds `words` in a row, if there is one: how a role is found.
+    pub fn descendant(&self, words: &[&str]) -> Option<u32> {
+        let holds = |line: &[String]| line.windows(words.len()).any(|some| some == words);
+        family(self.id()).into_iter().find(|(_, line)| holds(line)).map(|(id, _)| id)
     }
 
     /// Waits until its log holds `text`.
@@ -193,7 +191,7 @@ fn descendants(root: u32) -> Vec<Identity> {
     found
 }
 
-/// Total CPU time and largest memory of a process and its descendants, by name: for the demo's summary.
+/// The most memory that a process ever held, KiB.
 pub fn peak_memory_kib(id: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_ascii_whitespace().next()?.parse().ok())
@@ -220,7 +218,7 @@ mod tests {
         shell.args(["-c", "trap '' TERM; sleep 600 & echo started; exec sleep 601"]);
         let mut process = Process::start(shell, &log).unwrap();
         process.wait_for("started", Duration::from_secs(10)).unwrap();
-        let child = process.descendant("600").expect("the shell's child");
+        let child = process.descendant(&["sleep", "600"]).expect("the shell's child");
         process.kill();
         assert!(process.ended().is_some());
         assert!(identity(child).is_some(), "killing one process leaves its children alone");

@@ -20,6 +20,7 @@ pub struct Server {
     data: PathBuf,
     log: PathBuf,
     arguments: Vec<String>,
+    url: Option<String>,
     process: Option<Process>,
 }
 
@@ -45,6 +46,7 @@ impl Server {
             data: data.to_owned(),
             log: data.with_extension("log"),
             arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
+            url: None,
             process: None,
         };
         server.start_again()?;
@@ -77,7 +79,7 @@ impl Server {
 
     /// The process id of one role's process.
     pub fn role(&self, role: &str) -> Option<u32> {
-        self.process.as_ref()?.descendant(role)
+        self.process.as_ref()?.descendant(&["role", role])
     }
 
     /// The supervisor's process id while it runs.
@@ -117,21 +119,21 @@ impl Server {
         &self.log
     }
 
+    /// Where the command line finds the API; without it, the binary's own default.
+    pub fn set_url(&mut self, url: String) {
+        self.url = Some(url);
+    }
+
     /// The command line's program, set up to find this server.
     pub fn command(&self) -> Command {
         let mut command = self.network.command(&self.binary);
         command.current_dir(self.data.parent().unwrap_or(Path::new("/")));
-        command.env("BOOTSTORM_DATA", &self.data).env("NO_COLOR", "1");
-        for (variable, file) in [("BOOTSTORM_TOKEN", "admin.token"), ("BOOTSTORM_CA", "ca.pem")] {
-            let path = self.data.join(file);
-            match variable {
-                "BOOTSTORM_TOKEN" => {
-                    if let Ok(token) = std::fs::read_to_string(&path) {
-                        command.env(variable, token.trim());
-                    }
-                }
-                _ => drop(command.env(variable, &path)),
-            }
+        command.env("BOOTSTORM_CA", self.data.join("ca.pem")).env("NO_COLOR", "1");
+        if let Ok(token) = std::fs::read_to_string(self.data.join("admin.token")) {
+            command.env("BOOTSTORM_TOKEN", token.trim());
+        }
+        if let Some(url) = &self.url {
+            command.env("BOOTSTORM_URL", url);
         }
         command
     }

@@ -1,0 +1,111 @@
+//! The main job: a bare machine becomes a running server, is released and becomes one again. Driven by the command line,
+//! as a user does it.
+
+use bootstorm_api::native::Machine;
+use bootstorm_tests::lab::Error;
+use bootstorm_tests::lab::guest::{Firmware, Hardware};
+use bootstorm_tests::lab::site::{EnlistThen, PowerBy, Site, address_of};
+
+/// Runs `steps` on a furnished site; when one fails, the ends of all logs are shown.
+fn on_a_site(name: &str, steps: impl FnOnce(&mut Site) -> Result<(), Error>) {
+    let mut site = Site::new(name).unwrap();
+    let result = site.up(EnlistThen::Wait).and_then(|()| site.furnish()).and_then(|()| steps(&mut site));
+    if let Err(error) = result {
+        panic!("{error}\n{}", site.evidence());
+    }
+    assert!(site.finish(), "the server did not end when it was asked to");
+}
+
+/// Logs in and looks that it is the deployed system: its user, its grown root, its first boot and not another.
+fn log_in(site: &mut Site, machine: &Machine) -> Result<(), Error> {
+    let address = address_of(machine)?;
+    let answer = site
+        .login(address, "whoami; hostname; df --output=size -m / | tail -n 1; cat /proc/sys/kernel/random/boot_id")?;
+    let lines: Vec<_> = answer.lines().map(str::trim).collect();
+    assert_eq!(lines[..2], ["storm", machine.name.as_str()], "{answer}");
+    let root_mib: u64 = lines[2].parse().unwrap();
+    assert!(root_mib > 3000, "the root file system was grown to the disk: {root_mib} MiB");
+    Ok(())
+}
+
+fn from_bare_to_running(site: &mut Site, hardware: &Hardware) -> Result<Machine, Error> {
+    let name = &hardware.name;
+    site.add_machine(hardware.clone())?;
+    let enlisted = site.enlist(hardware, PowerBy::Webhook)?;
+    assert_eq!(enlisted.state, "New");
+    let ready = site.commission(name)?;
+    let inventory = ready.inventory.as_ref().expect("commissioning reports the inventory");
+    assert!(inventory.disks.iter().any(|disk| disk.bytes == hardware.disk_bytes), "{inventory:?}");
+    site.allocate(name)?;
+    assert_eq!(site.machine(name)?.state, "Allocated");
+    let deployed = site.deploy(name, &[])?;
+    log_in(site, &deployed)?;
+    Ok(deployed)
+}
+
+#[test]
+#[ignore = "needs guests: make test"]
+fn a_bios_machine_is_deployed_released_and_deployed_again() {
+    on_a_site("bios", |site| {
+        let hardware = Hardware::new("bios1", Firmware::Bios, 1);
+        let first = from_bare_to_running(site, &hardware)?;
+        let boot = site.login(address_of(&first)?, "cat /etc/machine-id")?;
+
+        site.release("bios1")?;
+        site.allocate("bios1")?;
+        let second = site.deploy("bios1", &[])?;
+        log_in(site, &second)?;
+        assert_ne!(site.login(address_of(&second)?, "cat /etc/machine-id")?, boot, "a new system, not the old one");
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs guests: make test"]
+fn a_uefi_machine_is_deployed_and_boots_its_disk_after_a_reboot() {
+    on_a_site("uefi", |site| {
+        let hardware = Hardware::new("uefi1", Firmware::Uefi, 2);
+        let deployed = from_bare_to_running(site, &hardware)?;
+        let address = address_of(&deployed)?;
+        let boot = site.login(address, "cat /proc/sys/kernel/random/boot_id; cat /etc/machine-id")?;
+        // The connection ends with the system; what counts is that it comes back as the same one.
+        let _connection_lost = site.key.run(&site.network, "storm", address, "sudo systemctl reboot");
+        let after = bootstorm_tests::lab::wait::until(
+            "the machine to come back from its disk",
+            site.accelerator.stretch(std::time::Duration::from_secs(60)),
+            || {
+                let answer = site.key.run(
+                    &site.network,
+                    "storm",
+                    address,
+                    "cat /proc/sys/kernel/random/boot_id; cat /etc/machine-id",
+                );
+                Ok(answer.ok().filter(|answer| *answer != boot))
+            },
+        )?;
+        assert_eq!(after.lines().last(), boot.lines().last(), "the same system");
+        assert_eq!(site.machine("uefi1")?.state, "Deployed");
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs guests: make test"]
+fn mistakes_are_refused_and_change_nothing() {
+    on_a_site("mistakes", |site| {
+        let hardware = Hardware::new("m1", Firmware::Bios, 3);
+        site.describe(&hardware, PowerBy::Hand)?;
+        let before = site.machine("m1")?;
+
+        let missing = site.api().run(&["machine", "deploy", "m1", "--image", "no-such-image"]).unwrap_err().to_string();
+        assert!(missing.contains("no-such-image") || missing.contains("New"), "{missing}");
+        let twice = format!("kind: machine\nname: other\nmacs: [\"{}\"]\n", hardware.mac());
+        let same = site
+            .apply("twice.yaml", &format!("{twice}---\nkind: machine\nname: third\nmacs: [\"{}\"]\n", hardware.mac()));
+        assert!(same.is_err(), "one address for two machines is refused");
+        let unknown = site.api().run(&["machine", "show", "nobody"]).unwrap_err().to_string();
+        assert!(unknown.contains("nobody"), "{unknown}");
+        assert_eq!(site.machine("m1")?, before);
+        Ok(())
+    });
+}
