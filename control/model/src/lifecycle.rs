@@ -388,7 +388,10 @@ impl Resting {
 /// The state of a machine, with what is needed to leave it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
-#[expect(missing_docs, reason = "each variant is documented at the status of the same name; `previous` is where it returns to")]
+#[expect(
+    missing_docs,
+    reason = "each variant is documented at the status of the same name; `previous` is where it returns to"
+)]
 pub enum State {
     New,
     Commissioning { previous: Resting },
@@ -838,7 +841,9 @@ pub fn transition(state: &State, event: &Event) -> Result<Step, Refused> {
                 let previous = state.resting().unwrap_or(Resting::New).after_aborted_commissioning();
                 step(state, State::Commissioning { previous }, boot_agent(start))
             }
-            _ => refuse("only a new, ready, broken or missing machine, or one that failed commissioning or testing, is commissioned"),
+            _ => refuse(
+                "only a new, ready, broken or missing machine, or one that failed commissioning or testing, is commissioned",
+            ),
         },
         Event::Reserve => match state {
             State::Ready => step(state, State::Reserved, vec![Effect::PublishSnapshot]),
@@ -852,11 +857,8 @@ pub fn transition(state: &State, event: &Event) -> Result<Step, Refused> {
         },
         Event::Deploy => match state {
             State::Allocated => {
-                let effects = vec![
-                    Effect::PublishSnapshot,
-                    Effect::PushSecrets,
-                    Effect::PowerCycle { boot: BootFrom::Network },
-                ];
+                let effects =
+                    vec![Effect::PublishSnapshot, Effect::PushSecrets, Effect::PowerCycle { boot: BootFrom::Network }];
                 step(state, State::Deploying, effects)
             }
             State::Ready | State::Reserved => refuse("allocate it first"),
@@ -908,9 +910,7 @@ pub fn transition(state: &State, event: &Event) -> Result<Step, Refused> {
             State::FailedReleasing => refuse("it may be half released: release it again first"),
             State::FailedExitingRescueMode { .. } => refuse("exit rescue mode again first"),
             _ => match state.resting() {
-                Some(previous) => {
-                    step(state, State::EnteringRescueMode { previous }, boot_agent(Start::PowerCycle))
-                }
+                Some(previous) => step(state, State::EnteringRescueMode { previous }, boot_agent(Start::PowerCycle)),
                 None => refuse("something else is under way: wait for it, or abort it"),
             },
         },
@@ -926,7 +926,11 @@ pub fn transition(state: &State, event: &Event) -> Result<Step, Refused> {
         },
         Event::MarkBroken => match state {
             State::Broken { .. } => refuse("it is marked broken already"),
-            _ => step(state, State::Broken { usable: state.usable() }, vec![Effect::RevokeAttempt, Effect::PublishSnapshot]),
+            _ => step(
+                state,
+                State::Broken { usable: state.usable() },
+                vec![Effect::RevokeAttempt, Effect::PublishSnapshot],
+            ),
         },
         Event::MarkFixed => match *state {
             State::Broken { usable } => step(state, usable.state(), vec![Effect::PublishSnapshot]),

@@ -3,9 +3,7 @@
 use crate::lifecycle::{Flags, Refused, State, Step};
 use crate::{Hostname, Name, Timestamp, lifecycle};
 use bootstorm_snapshot::inventory::Firmware;
-use bootstorm_snapshot::{
-    Architecture, EnrolmentId, ImageId, InterfaceId, Inventory, Mac, MachineId, OperationId,
-};
+use bootstorm_snapshot::{Architecture, EnrolmentId, ImageId, InterfaceId, Inventory, Mac, MachineId, OperationId};
 use serde::{Deserialize, Serialize};
 
 /// A machine.

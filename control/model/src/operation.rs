@@ -279,18 +279,15 @@ pub struct Span {
 /// The stages that an operation of a kind goes through, in order.
 pub const fn stages(kind: OperationKind) -> &'static [Stage] {
     use Stage::{
-        Agent, Configure, Dhcp, Erase, FirstBoot, Inventory, Kernel, Loader, Power, Published, Queued, Ready, Script, Write, Written,
+        Agent, Configure, Dhcp, Erase, FirstBoot, Inventory, Kernel, Loader, Power, Published, Queued, Ready, Script,
+        Write, Written,
     };
     match kind {
-        OperationKind::Commission => {
-            &[Queued, Published, Power, Dhcp, Loader, Script, Kernel, Agent, Inventory, Ready]
-        }
+        OperationKind::Commission => &[Queued, Published, Power, Dhcp, Loader, Script, Kernel, Agent, Inventory, Ready],
         OperationKind::Deploy => &[
             Queued, Published, Power, Dhcp, Loader, Script, Kernel, Agent, Write, Configure, Written, FirstBoot, Ready,
         ],
-        OperationKind::Release => {
-            &[Queued, Published, Power, Dhcp, Loader, Script, Kernel, Agent, Erase, Ready]
-        }
+        OperationKind::Release => &[Queued, Published, Power, Dhcp, Loader, Script, Kernel, Agent, Erase, Ready],
         OperationKind::Test | OperationKind::EnterRescueMode => {
             &[Queued, Published, Power, Dhcp, Loader, Script, Kernel, Agent, Ready]
         }
@@ -350,7 +347,9 @@ pub fn suggested_fix(code: &str) -> Option<&'static str> {
     Some(match code {
         "not-published" => "see `bootstorm status`: is the rack connected, and does it have a boot environment?",
         "not-powered" => "check the power driver's parameters, or switch the machine on by hand",
-        "no-dhcp" => "check that it boots from the network first, its cable, and that the rack's interface is on its VLAN",
+        "no-dhcp" => {
+            "check that it boots from the network first, its cable, and that the rack's interface is on its VLAN"
+        }
         "no-loader" => "check that UDP 69 and the rack's HTTP port reach the machine",
         "no-script" => "check that the rack's HTTP port reaches the machine",
         "no-kernel" => "check the machine's memory and the rack's HTTP port; look at its console",

@@ -89,10 +89,10 @@ impl Error {
     /// Whether the same call may succeed later without anything else being changed.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Database(error) => matches!(
-                error,
-                sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed
-            ) || is_busy(error),
+            Self::Database(error) => {
+                matches!(error, sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed)
+                    || is_busy(error)
+            }
             Self::Duplicate { .. }
             | Self::NotFound { .. }
             | Self::Conflict { .. }

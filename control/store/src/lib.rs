@@ -11,9 +11,11 @@
 
 mod error;
 pub mod limits;
+mod sqlite;
 mod types;
 
 pub use error::{Error, Result};
+pub use sqlite::SqliteStore;
 pub use types::{
     Change, Committed, EffectId, LogFilter, MachineFilter, MachineUpdate, NewMachine, NewOperation, Observed,
     OperationFilter, Order, Page, QueuedEffect, SecretContext, SnapshotSource, Token, TokenScope, Transition,
@@ -78,7 +80,13 @@ pub trait Store: Send + Sync {
 
     /// Takes effects that are due for performing, marked as started by `worker` until `lease_end`; the first one not done of each
     /// machine only, so that a machine's effects happen in order. What is not finished by `lease_end` can be taken again.
-    async fn claim_effects(&self, worker: &str, now: Timestamp, lease_end: Timestamp, limit: u32) -> Result<Vec<QueuedEffect>>;
+    async fn claim_effects(
+        &self,
+        worker: &str,
+        now: Timestamp,
+        lease_end: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<QueuedEffect>>;
     /// An effect is done. False if it was taken from this worker or superseded meanwhile, which is no error.
     async fn effect_done(&self, id: EffectId, worker: &str, now: Timestamp) -> Result<bool>;
     /// An effect failed: it is due again at `retry_at`, or, with `None`, given up. False as for [`Store::effect_done`].

@@ -81,7 +81,11 @@ fn what_is_wrong_with_a_range_is_said() {
     let check = |range: &IpRange| check_range(&subnet, range, &others, given);
     assert_eq!(check(&range(2, RangeKind::Dynamic, "10.0.0.60", "10.0.0.79")), Ok(()));
     assert_eq!(check(&range(1, RangeKind::Reserved, "10.0.0.50", "10.0.0.70")), Ok(()), "itself is not another");
-    assert_eq!(check(&range(2, RangeKind::Reserved, "10.0.0.1", "10.0.0.49")), Ok(()), "reserved may hold what is given");
+    assert_eq!(
+        check(&range(2, RangeKind::Reserved, "10.0.0.1", "10.0.0.49")),
+        Ok(()),
+        "reserved may hold what is given"
+    );
     for (kind, first, last, says) in [
         (RangeKind::Dynamic, "10.0.0.20", "10.0.0.10", "ends before it begins"),
         (RangeKind::Dynamic, "10.0.0.20", "10.0.1.10", "outside"),
@@ -99,8 +103,10 @@ fn what_is_wrong_with_a_range_is_said() {
 #[test]
 fn what_is_wrong_with_an_address_is_said() {
     let subnet = subnet(1, "10.0.0.0/24", Some("10.0.0.1"));
-    let ranges =
-        [range(1, RangeKind::Dynamic, "10.0.0.100", "10.0.0.199"), range(2, RangeKind::Reserved, "10.0.0.2", "10.0.0.9")];
+    let ranges = [
+        range(1, RangeKind::Dynamic, "10.0.0.100", "10.0.0.199"),
+        range(2, RangeKind::Reserved, "10.0.0.2", "10.0.0.9"),
+    ];
     assert_eq!(check_address(&subnet, &ranges, ip("10.0.0.5")), Ok(()), "that is what reserved ranges are for");
     for (address, says) in [
         ("10.0.1.1", "outside the subnet"),
@@ -121,8 +127,7 @@ impl Model {
     fn new(subnet: &Subnet, ranges: &[Ipv4Range], given: &[Ipv4Addr]) -> Self {
         let all = u32::from(subnet.cidr.network())..=u32::from(subnet.cidr.broadcast());
         let may = |ip: &Ipv4Addr| {
-            let edge = subnet.cidr.prefix_bits() < 31
-                && [subnet.cidr.network(), subnet.cidr.broadcast()].contains(ip);
+            let edge = subnet.cidr.prefix_bits() < 31 && [subnet.cidr.network(), subnet.cidr.broadcast()].contains(ip);
             !edge
                 && subnet.gateway != Some(*ip)
                 && !given.contains(ip)

@@ -23,10 +23,7 @@ pub const LEGAL: &[(Status, &[Status])] = &[
     (Retired, &[New, Ready, Missing, Broken, EnteringRescueMode, Testing]),
     (Broken, &[Commissioning, Ready, DiskErasing, Releasing, EnteringRescueMode, Testing, Deployed]),
     (Deploying, &[Allocated, Missing, Broken, FailedDeployment, Deployed, Ready, DiskErasing, Releasing]),
-    (
-        Allocated,
-        &[Ready, Retired, Missing, Broken, Deploying, DiskErasing, Releasing, EnteringRescueMode, Testing],
-    ),
+    (Allocated, &[Ready, Retired, Missing, Broken, Deploying, DiskErasing, Releasing, EnteringRescueMode, Testing]),
     (FailedDeployment, &[Allocated, Missing, Broken, Ready, DiskErasing, Releasing, EnteringRescueMode, Testing]),
     (
         Releasing,
@@ -47,10 +44,7 @@ pub const LEGAL: &[(Status, &[Status])] = &[
     (DiskErasing, &[Broken, DiskErasing, FailedDiskErasing, Ready, Releasing]),
     (FailedDiskErasing, &[DiskErasing, Releasing, Broken, Allocated, Ready, EnteringRescueMode, Testing]),
     (RescueMode, &[Broken, ExitingRescueMode, Testing]),
-    (
-        EnteringRescueMode,
-        &[Ready, Broken, Deployed, RescueMode, FailedEnteringRescueMode, ExitingRescueMode],
-    ),
+    (EnteringRescueMode, &[Ready, Broken, Deployed, RescueMode, FailedEnteringRescueMode, ExitingRescueMode]),
     (FailedEnteringRescueMode, &[Broken, EnteringRescueMode, ExitingRescueMode, Testing]),
     (
         ExitingRescueMode,
