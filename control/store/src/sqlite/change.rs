@@ -112,9 +112,20 @@ async fn create_machine(connection: &mut SqliteConnection, new: NewMachine, now:
         updated: now,
     };
     // The row first: interfaces refer to it.
-    save_machine(connection, &mut machine, now).await?;
+    let text = "INSERT INTO machine (id, hostname, status, pool, version, data) VALUES ($1, $2, $3, $4, 0, '')";
+    sqlx::query(text)
+        .bind(id.to_string())
+        .bind(machine.hostname.to_string())
+        .bind(i64::from(machine.state.status().code()))
+        .bind(machine.pool.to_string())
+        .execute(&mut *connection)
+        .await
+        .map_err(|error| {
+            let columns: [row::Unique<'_>; 2] =
+                [("machine.id", "machine id", &id), ("machine.hostname", "host name", &machine.hostname)];
+            row::duplicate(error, &columns)
+        })?;
     set_interfaces(connection, &mut machine, interfaces).await?;
-    machine.version = 0;
     save_machine(connection, &mut machine, now).await
 }
 
@@ -269,15 +280,12 @@ async fn existing_machine(connection: &mut SqliteConnection, id: MachineId) -> R
     machine.ok_or_else(|| Error::NotFound { what: "machine", id: id.to_string() })
 }
 
-/// The one place where a machine's row is written: as its next version.
+/// The one place where what changes about a machine is written: as its next version.
 async fn save_machine(connection: &mut SqliteConnection, machine: &mut Machine, now: Timestamp) -> Result<()> {
     machine.version += 1;
     machine.updated = now;
-    let text = "INSERT INTO machine (id, hostname, status, pool, owner, enrolment, version, data) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
-        ON CONFLICT (id) DO UPDATE SET hostname = excluded.hostname, status = excluded.status, pool = excluded.pool, \
-        owner = excluded.owner, enrolment = excluded.enrolment, version = excluded.version, data = excluded.data \
-        WHERE machine.version < excluded.version";
+    let text = "UPDATE machine SET hostname = $2, status = $3, pool = $4, owner = $5, enrolment = $6, version = $7, \
+        data = $8 WHERE id = $1";
     let enrolment = machine.enrolment.map(|id| id.to_string());
     let done = sqlx::query(text)
         .bind(machine.id.to_string())
@@ -296,10 +304,7 @@ async fn save_machine(connection: &mut SqliteConnection, machine: &mut Machine, 
                 [("machine.hostname", "host name", &machine.hostname), ("machine.enrolment", "enrolment", &enrolment)];
             row::duplicate(error, &columns)
         })?;
-    if done.rows_affected() == 0 {
-        return Err(Error::Duplicate { what: "machine id", value: machine.id.to_string() });
-    }
-    Ok(())
+    row::changed(done.rows_affected(), "machine", machine.id)
 }
 
 async fn start_operation(
