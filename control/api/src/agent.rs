@@ -70,7 +70,7 @@ pub struct PlanRequest {
 
 /// The plan in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "plan", rename_all = "snake_case")]
+#[serde(tag = "reply", rename_all = "snake_case")]
 pub enum PlanReply {
     /// Nothing new.
     Unchanged,
@@ -165,6 +165,24 @@ mod tests {
         assert_eq!(format!("{secrets:?}"), "Secrets(***)");
         let json = serde_json::to_string(&secrets).expect("json");
         assert_eq!(serde_json::from_str::<Secrets>(&json).expect("back"), secrets);
+    }
+
+    #[test]
+    fn a_changed_plan_survives_its_own_encoding() {
+        let subject = Subject::Enrolment {
+            enrolment: bootstorm_snapshot::EnrolmentId::new(1, [1; 10]),
+            mac: bootstorm_snapshot::Mac([2, 0, 0, 0, 0, 1]),
+        };
+        let plan = Plan {
+            operation: None,
+            machine: None,
+            hostname: None,
+            task: bootstorm_snapshot::Task::Enlist,
+            after: bootstorm_snapshot::plan::After::Wait,
+        };
+        let reply = PlanReply::Changed(Box::new(Grant { certificate_pem: "x".into(), subject, plan }));
+        let json = serde_json::to_string(&reply).expect("json");
+        assert_eq!(serde_json::from_str::<PlanReply>(&json).expect("back"), reply);
     }
 
     #[test]

@@ -67,8 +67,11 @@ async fn session(
     };
     // The rack's own word on its generation decides what control sends first.
     let mut status = hub.status.subscribe();
+    let mut resynchronise = hub.resynchronise.subscribe();
     let generation = {
         let known = status.wait_for(Option::is_some).await.map_err(|_| Error::Overrun)?;
+        // While the status is borrowed no new stream can take its place, so only later ones count.
+        resynchronise.mark_unchanged();
         known.as_ref().map(|s| s.generation).unwrap_or_default()
     };
     let mut queue = hub.control.open(limits::CONTROL_QUEUE_FRAMES);
@@ -96,7 +99,7 @@ async fn session(
     let outcome = tokio::select! {
         read = &mut reading => read.unwrap_or(Ok(())),
         written = writing => written,
-        () = hub.resynchronise.notified() => Err(Error::Overrun),
+        _ = resynchronise.changed() => Err(Error::Resynchronise),
     };
     reading.abort();
     outcome

@@ -33,9 +33,12 @@ pub enum Error {
         /// What was due.
         expected: &'static str,
     },
-    /// The link to control could not keep up and is resynchronised.
-    #[error("link to control cannot keep up; resynchronising")]
+    /// A queue is full.
+    #[error("the queue to the other side is full")]
     Overrun,
+    /// The rack's stream was replaced, or a queue ran over: both sides begin again from what they know.
+    #[error("the link starts anew")]
+    Resynchronise,
     /// A key or certificate cannot be used.
     #[error("certificate: {0}")]
     Certificate(String),
@@ -47,7 +50,10 @@ pub enum Error {
 impl Error {
     /// Whether the same attempt may succeed later without anybody changing anything.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Error::Link(_) | Error::Frame(_) | Error::OutOfTurn { .. } | Error::Overrun)
+        matches!(
+            self,
+            Error::Link(_) | Error::Frame(_) | Error::OutOfTurn { .. } | Error::Overrun | Error::Resynchronise
+        )
     }
 }
 

@@ -11,7 +11,7 @@ use bootstorm_api::link::ToControl;
 use bootstorm_api::local::{Answer, Request, ToRack};
 use bootstorm_snapshot::{Generation, ManifestDigest};
 use serde::Serialize;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::error::Error;
 use crate::limits;
@@ -42,8 +42,8 @@ pub(crate) struct Hub {
     pub(crate) secrets: SecretStore,
     /// Set by each `Status` of the rack; `None` until the first.
     pub(crate) status: watch::Sender<Option<Status>>,
-    /// Told when the link to control must start anew: the rack's stream was replaced, or a queue ran over.
-    pub(crate) resynchronise: Notify,
+    /// Counts reasons to start the link to control anew: the rack's stream was replaced, or a queue ran over.
+    pub(crate) resynchronise: watch::Sender<u64>,
     pending: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
     next_number: AtomicU64,
     permits: Semaphore,
@@ -56,7 +56,7 @@ impl Hub {
             control: Outbound::default(),
             secrets: SecretStore::default(),
             status: watch::Sender::new(None),
-            resynchronise: Notify::new(),
+            resynchronise: watch::Sender::new(0),
             pending: Mutex::default(),
             next_number: AtomicU64::new(1),
             permits: Semaphore::new(limits::LOCAL_REQUESTS_IN_FLIGHT_MAX),
@@ -96,7 +96,7 @@ impl Hub {
     pub(crate) fn tell_control(&self, message: &ToControl) {
         if let Err(Error::Overrun) = self.control.try_send(message) {
             tracing::warn!("link to control cannot keep up; resynchronising");
-            self.resynchronise.notify_one();
+            self.resynchronise.send_modify(|count| *count += 1);
         }
     }
 

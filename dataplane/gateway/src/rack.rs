@@ -32,7 +32,7 @@ async fn serve(hub: &Arc<Hub>, stream: tokio::net::UnixStream) -> Result<(), Err
     let mut queue = hub.rack.open(limits::RACK_QUEUE_FRAMES);
     // The rack may have lost what control believes it has: let the link start anew from its own word.
     hub.status.send_replace(None);
-    hub.resynchronise.notify_one();
+    hub.resynchronise.send_modify(|count| *count += 1);
     let write = tokio::spawn(async move {
         while let Some(frame) = queue.recv().await {
             writer.write_all(&frame).await?;
