@@ -742,7 +742,7 @@ async fn networks_are_checked_when_they_are_stored<S: Site>() {
     assert!(matches!(overlap, Err(Error::Address(_))), "{overlap:?}");
     let same = store.create_subnet(subnet(vlan.id, "lab", "10.1.0.0/24")).await;
     assert!(matches!(same, Err(Error::Duplicate { what: "subnet", .. })), "{same:?}");
-    assert_eq!(store.subnets().await.expect("read"), [lab.clone()]);
+    assert_eq!(store.subnets().await.expect("read"), std::slice::from_ref(&lab));
 
     let dynamic =
         store.create_range(range(lab.id, RangeKind::Dynamic, "10.0.0.100", "10.0.0.199")).await.expect("a range");
@@ -758,7 +758,7 @@ async fn networks_are_checked_when_they_are_stored<S: Site>() {
     }
     let renamed = Fabric { name: "main".parse().expect("a name"), ..fabric };
     store.update_fabric(&renamed).await.expect("renamed");
-    assert_eq!(store.fabrics().await.expect("read"), [renamed.clone()]);
+    assert_eq!(store.fabrics().await.expect("read"), std::slice::from_ref(&renamed));
     store.delete_subnet(lab.id).await.expect("deleted");
     store.delete_vlan(vlan.id).await.expect("deleted");
     store.delete_fabric(renamed.id).await.expect("deleted");
@@ -791,7 +791,7 @@ async fn addresses_are_given_once<S: Site>() {
     assert!(matches!(store.delete_subnet(lab.id).await, Err(Error::InUse { .. })));
 
     let delete = Change::DeleteMachine { machine: machine.id, version: machine.version };
-    assert_eq!(store.machine_addresses(machine.id).await.expect("read"), [first.clone()]);
+    assert_eq!(store.machine_addresses(machine.id).await.expect("read"), std::slice::from_ref(&first));
     store.commit(vec![delete], None, at(4)).await.expect("deleted");
     assert_eq!(store.allocate_address(lab.id, mac(3), None, at(5)).await.expect("given").ip, first.ip, "given back");
     assert!(store.release_address(lab.id, first.ip).await.expect("released"));
