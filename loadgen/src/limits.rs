@@ -1,0 +1,50 @@
+//! Every number that bounds the load generator, with its unit and reason.
+
+use std::time::Duration;
+
+/// Simulated machines of one run: what one IPv4 subnet of a lab (a /16) can lease to.
+pub const NODES_MAX: u32 = 65_000;
+
+/// Bytes of a boot script that we follow; real ones are below 2 KiB.
+pub const SCRIPT_BYTES_MAX: usize = 64 << 10;
+/// Commands that one node executes before its scripts count as a loop that never ends.
+pub const SCRIPT_STEPS_MAX: u32 = 2_000;
+/// Variables of one node's scripts.
+pub const SCRIPT_VARIABLES_MAX: usize = 64;
+/// Bytes of one line after its variables are replaced.
+pub const SCRIPT_LINE_BYTES_MAX: usize = 4 << 10;
+
+/// Bytes of an initrd that is kept and searched for the site's CA; larger ones are thrown away as they come.
+pub const CA_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a manifest (40 a chunk: enough for an image of 100 GiB).
+pub const MANIFEST_BYTES_MAX: usize = 16 << 20;
+/// Bytes of an answer of the agent's API.
+pub const ANSWER_BYTES_MAX: usize = bootstorm_api::limits::AGENT_MESSAGE_BYTES_MAX;
+/// Bytes of one range of a stored stream.
+pub const RANGE_BYTES: u64 = 16 << 20;
+/// Bytes thrown away by one operation.
+pub const DISCARD_BYTES: u32 = 1 << 20;
+
+/// Times a node asks again when it is told to come later (429, 503).
+pub const LATER_MAX: u32 = 60;
+/// Longest pause that a node lets itself be told.
+pub const LATER_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Pause when the answer names none.
+pub const LATER_PAUSE_DEFAULT: Duration = Duration::from_secs(1);
+/// Times a node connects anew after a connection was refused or lost, as firmware and the agent do.
+pub const CONNECTS_MAX: u32 = 5;
+/// Pause before it does.
+pub const CONNECT_PAUSE: Duration = Duration::from_secs(1);
+/// Time without a byte after which a connection counts as dead; iPXE gives up far sooner, the agent about then.
+pub const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Longest sleep that a script can ask for.
+pub const SLEEP_MAX: Duration = Duration::from_secs(60);
+
+/// One node in so many checks every chunk of its image; the others count bytes.
+pub const VERIFY_EVERY: u32 = 50;
+
+/// Addresses given to `ip` in one batch.
+pub const ADDRESS_BATCH_MAX: usize = 256;
+
+const _: () = assert!(CA_BYTES_MAX < MANIFEST_BYTES_MAX);
+const _: () = assert!(NODES_MAX < 1 << 24, "the index has three bytes of a MAC address");

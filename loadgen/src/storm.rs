@@ -1,0 +1,419 @@
+//! Plays a storm: gives every node its turn and does what the nodes want, over one driver on one thread.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bootstorm_driver::socket::{self, Promiscuous, Udp};
+use bootstorm_driver::{
+    Completion, Config, ConnectionId, Destination, Driver, Event, More, Operation, OperationId, Refusal, Repeat,
+    SendDatagram, SocketId, Token, limits,
+};
+use indicatif::ProgressBar;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use socket2::SockRef;
+
+use crate::address::Addresses;
+use crate::link;
+use crate::node::{Action, Node, Settings};
+use crate::report::{Report, Run, Tally};
+use crate::schedule::Start;
+
+/// What is to be played.
+pub struct Storm {
+    /// Interface to play on.
+    pub interface: String,
+    /// The nodes.
+    pub starts: Vec<Start>,
+    /// What they share.
+    pub settings: Settings,
+}
+
+/// Why a storm could not be played.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Operator: the interface is not there, or a socket on it is refused.
+    #[error("interface `{name}`: {source}")]
+    Interface {
+        /// Its name.
+        name: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Environment: the driver cannot work here.
+    #[error(transparent)]
+    Driver(#[from] bootstorm_driver::Error),
+    /// Environment: signals cannot be caught.
+    #[error("catching signals: {0}")]
+    Signals(io::Error),
+}
+
+/// Frames wait for this many at most while the nodes are busy; DHCP clients ask again for what is lost.
+const PACKET_BUFFER_BYTES: usize = 16 << 20;
+/// How often the bar is drawn.
+const BAR_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Plays it. Ctrl-C ends it early with a report of what was reached.
+pub fn play(storm: Storm, mut run: Run, bar: &ProgressBar) -> Result<Report, Error> {
+    let mut player = Player::new(&storm)?;
+    let stop = catch_signals(&player.driver)?;
+    let (late, wall) = player.play(&storm.starts, &stop, bar)?;
+    run.wall_seconds = wall.as_secs_f64();
+    run.start_late_milliseconds_max = late.as_millis() as u64;
+    let usage = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    run.cpu_seconds = usage.tv_sec as f64 + usage.tv_nsec as f64 / 1e9;
+    Ok(player.tally.into_report(run))
+}
+
+/// A flag that SIGINT and SIGTERM set, waking the driver.
+fn catch_signals(driver: &Driver) -> Result<Arc<AtomicBool>, Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (flag, waker) = (Arc::clone(&stop), driver.waker());
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Error::Signals)?;
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            flag.store(true, Ordering::Relaxed);
+            waker.wake();
+        }
+    });
+    Ok(stop)
+}
+
+/// What a token is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Frames = 0,
+    FrameSent = 1,
+    Connected = 2,
+    Sent = 3,
+    Received = 4,
+    Datagrams = 5,
+    DatagramSent = 6,
+}
+
+/// Node, the serial number of its connection or socket (so that what is late is told apart), and what it is about.
+fn token(node: u32, serial: u32, kind: Kind) -> Token {
+    u64::from(node) << 32 | u64::from(serial & 0x00ff_ffff) << 8 | kind as u64
+}
+
+/// A node and what it holds of the driver.
+struct Seat {
+    node: Node,
+    connection: Option<ConnectionId>,
+    connecting: Option<OperationId>,
+    socket: Option<SocketId>,
+    /// Grows with each connection and socket.
+    serial: u32,
+    outbox: VecDeque<Vec<u8>>,
+    is_sending: bool,
+    /// The timer in the heap.
+    due: Option<Duration>,
+}
+
+struct Player {
+    driver: Driver,
+    addresses: Addresses,
+    interface: u32,
+    packet: SocketId,
+    seats: Vec<Seat>,
+    by_mac: HashMap<[u8; 6], u32>,
+    timers: BinaryHeap<Reverse<(Duration, u32)>>,
+    origin: Instant,
+    tally: Tally,
+}
+
+impl Player {
+    fn new(storm: &Storm) -> Result<Player, Error> {
+        let name = &storm.interface;
+        let told = |source| Error::Interface { name: name.clone(), source };
+        let interface = socket::interface_index(name).map_err(told)?;
+        let packet = socket::packet(interface, link::IPV4, Promiscuous::On).map_err(told)?;
+        SockRef::from(&packet).attach_filter(&link::dhcp_filter()).map_err(told)?;
+        socket::set_receive_buffer(packet.as_fd(), PACKET_BUFFER_BYTES).map_err(told)?;
+        let nodes = storm.starts.len() as u32;
+        let mut driver = Driver::new(&Config {
+            in_flight_max: (nodes * 4 + 4_096).min(limits::IN_FLIGHT_MAX),
+            sockets_max: nodes + 1,
+            connections_max: nodes + 1,
+            datagram_buffers: 4_096,
+            stream_buffers: 512,
+            stream_buffer_bytes: 64 << 10,
+            ..Config::default()
+        })?;
+        let packet = driver.add_socket(packet)?;
+        let addresses = Addresses::new(name, storm.starts.len().max(1), driver.waker());
+        let seats: Vec<Seat> = (0u32..).zip(&storm.starts).map(|(index, start)| seat(index, *start, storm)).collect();
+        let by_mac = (0u32..).zip(&seats).map(|(index, seat)| (seat.node.mac(), index)).collect();
+        Ok(Player {
+            driver,
+            addresses,
+            interface,
+            packet,
+            seats,
+            by_mac,
+            timers: BinaryHeap::new(),
+            origin: Instant::now(),
+            tally: Tally::default(),
+        })
+    }
+
+    fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    /// Runs until all nodes have ended; gives the largest lateness of a start, and the time it all took.
+    fn play(
+        &mut self,
+        starts: &[Start],
+        stop: &AtomicBool,
+        bar: &ProgressBar,
+    ) -> Result<(Duration, Duration), Error> {
+        self.submit(0, 0, Kind::Frames, Operation::ReceiveDatagrams { socket: self.packet });
+        self.origin = Instant::now();
+        let mut late = Duration::ZERO;
+        let mut started = 0;
+        let mut completions = Vec::new();
+        while self.tally.done() + self.tally.failed() < starts.len() as u64 && !stop.load(Ordering::Relaxed) {
+            while let Some(start) = starts.get(started).filter(|start| start.due <= self.now()) {
+                let now = self.now();
+                late = late.max(now - start.due);
+                self.turn(started as u32, |node| node.start(now));
+                started += 1;
+            }
+            self.fire_timers();
+            while let Some((node, is_usable)) = self.addresses.poll() {
+                let now = self.now();
+                self.turn(node, |node| node.handle_address(now, is_usable));
+            }
+            let next_timer = self.timers.peek().map(|Reverse((due, _))| *due);
+            let next_start = starts.get(started).map(|start| start.due);
+            let next_draw = (!bar.is_hidden()).then(|| self.now() + BAR_INTERVAL);
+            let next = [next_timer, next_start, next_draw].into_iter().flatten().min();
+            self.driver.wait(next.map(|due| self.origin + due), &mut completions)?;
+            completions.drain(..).for_each(|completion| self.handle(completion));
+            bar.set_position(self.tally.done());
+            if self.tally.failed() > 0 {
+                bar.set_message(format!("{} failed", self.tally.failed()));
+            }
+        }
+        Ok((late, self.now()))
+    }
+
+    fn fire_timers(&mut self) {
+        let now = self.now();
+        while let Some(Reverse((due, index))) = self.timers.peek().copied().filter(|Reverse((due, _))| *due <= now) {
+            self.timers.pop();
+            let Some(seat) = self.seats.get_mut(index as usize) else { continue };
+            if seat.due == Some(due) {
+                seat.due = None;
+                self.turn(index, |node| node.handle_timeout(now));
+            }
+        }
+    }
+
+    /// Gives a node an input, and does what it wants then.
+    fn turn(&mut self, index: u32, input: impl FnOnce(&mut Node)) {
+        let Some(seat) = self.seats.get_mut(index as usize) else { return };
+        input(&mut seat.node);
+        while let Some(action) = self.seats.get_mut(index as usize).and_then(|seat| seat.node.poll_output()) {
+            self.act(index, action);
+        }
+        let Some(seat) = self.seats.get_mut(index as usize) else { return };
+        if let Some(ended) = seat.node.take_ended() {
+            self.tally.add(&ended);
+        }
+        let due = seat.node.next_timeout();
+        // Timers that have moved stay in the heap and find nothing when they are due; to keep them few, a later time is only
+        // entered when the earlier one has come.
+        match (seat.due, due) {
+            (Some(entered), Some(due)) if due >= entered => {}
+            (_, None) => seat.due = None,
+            (_, Some(due)) => {
+                seat.due = Some(due);
+                self.timers.push(Reverse((due, index)));
+            }
+        }
+    }
+
+    fn act(&mut self, index: u32, action: Action) {
+        let Some(seat) = self.seats.get_mut(index as usize) else { return };
+        let serial = seat.serial;
+        match action {
+            Action::SendDhcp(message) => {
+                let send = SendDatagram {
+                    socket: self.packet,
+                    to: Destination::Link { interface: self.interface },
+                    source: None,
+                    interface: None,
+                    parts: link::dhcp_frame(seat.node.mac(), &message).into(),
+                    segment_bytes: None,
+                };
+                // A frame for which there is no room is a lost one: the client sends again.
+                self.submit(index, serial, Kind::FrameSent, Operation::SendDatagram(send));
+            }
+            Action::UseAddress(address, bits) => {
+                if !self.addresses.request(index, address, bits) {
+                    self.limit(index, "address requests");
+                }
+            }
+            Action::OpenUdp(address) => {
+                seat.serial += 1;
+                let serial = seat.serial;
+                let made = socket::udp(SocketAddr::new(IpAddr::V4(address), 0), &Udp::default());
+                let Some(socket) = made.ok().and_then(|fd| self.driver.add_socket(fd).ok()) else {
+                    return self.limit(index, "UDP sockets");
+                };
+                self.seats[index as usize].socket = Some(socket);
+                self.submit(index, serial, Kind::Datagrams, Operation::ReceiveDatagrams { socket });
+            }
+            Action::SendUdp(to, bytes) => {
+                let Some(socket) = seat.socket else { return };
+                let send = SendDatagram {
+                    socket,
+                    to: Destination::Address(to),
+                    source: None,
+                    interface: None,
+                    parts: bytes.into(),
+                    segment_bytes: None,
+                };
+                self.submit(index, serial, Kind::DatagramSent, Operation::SendDatagram(send));
+            }
+            Action::CloseUdp => {
+                if let Some(socket) = seat.socket.take() {
+                    self.driver.remove_socket(socket);
+                }
+            }
+            Action::Connect(from, to) => {
+                seat.serial += 1;
+                let serial = seat.serial;
+                let from = Some(SocketAddr::new(IpAddr::V4(from), 0));
+                let operation = self.submit(index, serial, Kind::Connected, Operation::Connect { to, from });
+                self.seats[index as usize].connecting = operation;
+            }
+            Action::Send(bytes) => {
+                seat.outbox.push_back(bytes);
+                self.flush(index);
+            }
+            Action::Receive => {
+                let Some(connection) = seat.connection else { return };
+                let operation = Operation::Receive { connection, repeat: Repeat::Once };
+                self.submit(index, serial, Kind::Received, operation);
+            }
+            Action::Discard(length_max) => {
+                let Some(connection) = seat.connection else { return };
+                self.submit(index, serial, Kind::Received, Operation::Discard { connection, length_max });
+            }
+            Action::Close => {
+                seat.serial += 1;
+                seat.outbox.clear();
+                seat.is_sending = false;
+                let (connection, connecting) = (seat.connection.take(), seat.connecting.take());
+                connection.into_iter().for_each(|connection| self.driver.close(connection));
+                connecting.into_iter().for_each(|operation| self.driver.cancel(operation));
+            }
+        }
+    }
+
+    /// Sends the next piece, one at a time.
+    fn flush(&mut self, index: u32) {
+        let Some(seat) = self.seats.get_mut(index as usize) else { return };
+        let (Some(connection), false) = (seat.connection, seat.is_sending) else { return };
+        let Some(bytes) = seat.outbox.pop_front() else { return };
+        seat.is_sending = true;
+        let serial = seat.serial;
+        let operation = Operation::Send { connection, parts: bytes.into(), more: More::Done };
+        self.submit(index, serial, Kind::Sent, operation);
+    }
+
+    fn submit(&mut self, index: u32, serial: u32, kind: Kind, operation: Operation) -> Option<OperationId> {
+        match self.driver.submit(token(index, serial, kind), operation) {
+            Ok(id) => Some(id),
+            Err(refused) => {
+                match (kind, refused.reason) {
+                    (Kind::FrameSent | Kind::DatagramSent, _) => {}
+                    (_, Refusal::NoSocket(kind)) => self.broken_later(index, kind),
+                    _ => self.limit(index, "operations"),
+                }
+                None
+            }
+        }
+    }
+
+    fn limit(&mut self, index: u32, what: &'static str) {
+        let now = self.now();
+        // From inside the node's own turn: its further actions are drained there.
+        if let Some(seat) = self.seats.get_mut(index as usize) {
+            seat.node.handle_limit(now, what);
+        }
+    }
+
+    fn broken_later(&mut self, index: u32, kind: io::ErrorKind) {
+        let now = self.now();
+        if let Some(seat) = self.seats.get_mut(index as usize) {
+            seat.node.handle_broken(now, kind);
+        }
+    }
+
+    fn handle(&mut self, completion: Completion) {
+        let index = (completion.token >> 32) as u32;
+        let serial = (completion.token >> 8 & 0x00ff_ffff) as u32;
+        let now = self.now();
+        let kind = completion.token & 0xff;
+        let is_current = self.seats.get(index as usize).is_some_and(|seat| seat.serial & 0x00ff_ffff == serial);
+        match completion.event {
+            Event::Woken => {}
+            Event::Datagram(datagram) if kind == Kind::Frames as u64 => {
+                let message = link::dhcp_message(&datagram.bytes).filter(|_| !datagram.is_truncated);
+                let client = message.and_then(link::client_of).and_then(|mac| self.by_mac.get(&mac).copied());
+                if let (Some(message), Some(client)) = (message, client) {
+                    self.turn(client, |node| node.handle_dhcp(now, message));
+                }
+            }
+            Event::Datagram(datagram) => {
+                if let (bootstorm_driver::Peer::Address(from), true) = (datagram.peer, is_current) {
+                    self.turn(index, |node| node.handle_datagram(now, from, &datagram.bytes));
+                }
+            }
+            Event::Connected(connection) if !is_current => self.driver.close(connection),
+            _ if !is_current => {}
+            Event::Connected(connection) => {
+                let seat = &mut self.seats[index as usize];
+                seat.connection = Some(connection);
+                seat.connecting = None;
+                self.turn(index, |node| node.handle_connected(now));
+            }
+            Event::Sent(_) if kind == Kind::Sent as u64 => {
+                self.seats[index as usize].is_sending = false;
+                self.flush(index);
+            }
+            Event::Bytes(bytes) => self.turn(index, |node| node.handle_bytes(now, &bytes)),
+            Event::Discarded(count) => self.turn(index, |node| node.handle_discarded(now, count)),
+            Event::EndOfStream => self.turn(index, |node| node.handle_end(now)),
+            Event::Failed(error) if matches!(kind, 2..=4) => {
+                self.seats[index as usize].connecting = None;
+                self.turn(index, |node| node.handle_broken(now, error.kind()));
+            }
+            // Sends of datagrams may fail (no route yet); a receiver of datagrams ends when its socket is removed.
+            Event::Sent(_) | Event::Failed(_) | Event::Cancelled | Event::Accepted(_) | Event::Read(_) => {}
+        }
+    }
+}
+
+fn seat(index: u32, start: Start, storm: &Storm) -> Seat {
+    Seat {
+        node: Node::new(index, start, storm.settings),
+        connection: None,
+        connecting: None,
+        socket: None,
+        serial: 0,
+        outbox: VecDeque::new(),
+        is_sending: false,
+        due: None,
+    }
+}
