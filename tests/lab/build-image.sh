@@ -89,8 +89,13 @@ tar -C "$1/root" -xf "$1/root.tar" --numeric-owner --exclude='./dev/*'
 cp -r --no-preserve=ownership "$1/overlay/." "$1/root/"
 chmod 755 "$1/root"
 truncate -s "$3M" "$1/root.ext4"
-mke2fs -q -t ext4 -L root -U "$2" -O ^metadata_csum_seed,^orphan_file -E lazy_itable_init=1 -d "$1/root" "$1/root.ext4" 2>"$1/mke2fs.log" ||
-    mke2fs -q -t ext4 -L root -U "$2" -d "$1/root" "$1/root.ext4"
+# GRUB 2.06 reads no file system with these features; an older mke2fs does not know their names.
+features=
+for feature in metadata_csum_seed orphan_file; do
+    truncate -s 1M "$1/probe.ext4"
+    ! mke2fs -q -t ext4 -O "^$feature" "$1/probe.ext4" 2>/dev/null || features=$features,^$feature
+done
+mke2fs -q -t ext4 -L root -U "$2" ${features:+-O "${features#,}"} -d "$1/root" "$1/root.ext4"
 rm -rf "$1/root"
 MKROOT
 as_root=()
