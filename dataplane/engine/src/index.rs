@@ -1,0 +1,135 @@
+//! What is looked up, built once per generation from the snapshot's view and then shared by all shards.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use bootstorm_snapshot::record::{Boot, Environment, File, Reservation, Subnet};
+use bootstorm_snapshot::{Architecture, Encoding, Mac, MachineId, ManifestDigest, SubnetId, Task, View};
+use bytes::Bytes;
+
+use crate::{cpio, limits};
+
+/// Indexes over one generation. Immutable; a new generation is a new index.
+#[derive(Debug, Default)]
+pub struct Index {
+    view: View,
+    machines: BTreeMap<Mac, MachineId>,
+    reserved: BTreeSet<Ipv4Addr>,
+    files: BTreeMap<String, File>,
+    manifests: BTreeMap<ManifestDigest, Named>,
+    ca_initrd: Bytes,
+}
+
+/// A manifest that the generation names, and how much it is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Named {
+    /// Part of a boot environment: nothing boots without it.
+    Environment,
+    /// An image of a plan.
+    Image,
+}
+
+impl Index {
+    /// Builds the indexes of a view.
+    pub fn new(view: View) -> Index {
+        let mut machines: BTreeMap<Mac, MachineId> = BTreeMap::new();
+        for boot in view.boots.values() {
+            machines.extend(boot.macs.iter().map(|mac| (*mac, boot.machine)));
+        }
+        for reservation in view.reservations.values() {
+            if let Some(machine) = reservation.machine
+                && view.boots.contains_key(&machine)
+            {
+                machines.entry(reservation.mac).or_insert(machine);
+            }
+        }
+        let mut files = BTreeMap::new();
+        let mut manifests = BTreeMap::new();
+        for environment in view.environments.values() {
+            for (name, file) in environment_files(environment) {
+                manifests.insert(file.manifest, Named::Environment);
+                // Two environments may bring a loader of one name; the first architecture's is served under it.
+                files.entry(name).or_insert_with(|| file.clone());
+            }
+        }
+        for plan in view.plans.values() {
+            if let Task::Deploy(deploy) = &plan.task {
+                manifests.entry(deploy.manifest).or_insert(Named::Image);
+            }
+        }
+        let ca = view.site.as_ref().map(|site| site.ca_pem.as_bytes()).unwrap_or_default();
+        let ca_initrd = match ca.len() {
+            1..=limits::CA_PEM_BYTES_MAX => Bytes::from(cpio::archive("etc/bootstorm/ca.pem", ca)),
+            _ => Bytes::new(),
+        };
+        let reserved = view.reservations.values().map(|reservation| reservation.address).collect();
+        Index { view, machines, reserved, files, manifests, ca_initrd }
+    }
+
+    /// An index of files only, without machines or networks: for `bootstorm serve`.
+    pub fn of_files(files: Vec<File>) -> Index {
+        let manifests = files.iter().map(|file| (file.manifest, Named::Environment)).collect();
+        let files = files.into_iter().map(|file| (file.name.clone(), file)).collect();
+        Index { files, manifests, ..Index::default() }
+    }
+
+    /// The view it was built from.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// The machine that an interface belongs to.
+    pub fn machine(&self, mac: Mac) -> Option<MachineId> {
+        self.machines.get(&mac).copied()
+    }
+
+    /// The boot record of a machine.
+    pub fn boot(&self, machine: MachineId) -> Option<&Boot> {
+        self.view.boots.get(&machine)
+    }
+
+    /// The fixed address of an interface in a subnet.
+    pub fn reservation(&self, mac: Mac, subnet: SubnetId) -> Option<&Reservation> {
+        self.view.reservations.get(&mac).filter(|reservation| reservation.subnet == subnet)
+    }
+
+    /// Whether an address is some interface's fixed one.
+    pub fn is_reserved(&self, address: Ipv4Addr) -> bool {
+        self.reserved.contains(&address)
+    }
+
+    /// The subnet that an address lies in, if racks answer DHCP there; the narrowest one if several do.
+    pub fn subnet_of(&self, address: Ipv4Addr) -> Option<&Subnet> {
+        let holds = self.view.subnets.values().filter(|subnet| subnet.dhcp && subnet.cidr.contains(address));
+        holds.max_by_key(|subnet| subnet.cidr.prefix_bits())
+    }
+
+    /// The boot environment of an architecture.
+    pub fn environment(&self, architecture: Architecture) -> Option<&Environment> {
+        self.view.environments.get(&architecture)
+    }
+
+    /// A file by its opaque name, without a leading `/`.
+    pub fn file(&self, name: &str) -> Option<&File> {
+        self.files.get(name)
+    }
+
+    /// Manifests that this generation names, and what for.
+    pub fn manifests(&self) -> &BTreeMap<ManifestDigest, Named> {
+        &self.manifests
+    }
+
+    /// The site's CA as an uncompressed cpio archive; empty if there is none.
+    pub fn ca_initrd(&self) -> &Bytes {
+        &self.ca_initrd
+    }
+}
+
+/// Files of an environment by the names under which machines fetch them. Kernel and initrd by their paths; loaders by
+/// their own names. Only plain files are what firmware can read.
+fn environment_files(environment: &Environment) -> impl Iterator<Item = (String, &File)> {
+    let path = |what: &str| format!("environment/{}/{what}", environment.architecture);
+    let fixed = [(path("kernel"), &environment.kernel), (path("initrd"), &environment.initrd)];
+    let loaders = environment.loaders.iter().map(|file| (file.name.clone(), file));
+    fixed.into_iter().chain(loaders).filter(|(_, file)| file.encoding == Encoding::Plain)
+}

@@ -1,0 +1,377 @@
+//! Who has which address: leases, offers, quarantine. Says nothing about messages; `dhcp` does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use bootstorm_snapshot::record::Subnet;
+use bootstorm_snapshot::{Architecture, Ipv4Range, Mac, SubnetId};
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+
+/// A lease; stays in the table after its end until its address is needed, so that a client comes back to its address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The client.
+    pub mac: Mac,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// The subnet.
+    pub subnet: SubnetId,
+    /// When it ends, in seconds since 1970.
+    pub until_unix_seconds: u64,
+    /// Whether it was ended (expired or released).
+    pub ended: bool,
+    /// Architecture that the client's firmware said.
+    pub architecture: Option<Architecture>,
+    /// Relay circuit of an unknown machine, as a hash.
+    pub circuit: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Offer {
+    address: Ipv4Addr,
+    until: Duration,
+}
+
+/// Why no address was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoAddress {
+    /// Every address of the dynamic ranges is taken.
+    Exhausted,
+    /// The table of offers or leases is full.
+    TableFull,
+    /// The relay circuit has all that unknown machines may have.
+    Quota,
+}
+
+/// Who asks for an address, and from where.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asker {
+    pub mac: Mac,
+    /// Set for machines that nobody knows: their quota.
+    pub circuit: Option<u64>,
+    /// Address that the client would like.
+    pub wish: Option<Ipv4Addr>,
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub(crate) struct Leases {
+    by_address: BTreeMap<Ipv4Addr, Lease>,
+    by_client: BTreeMap<(SubnetId, Mac), Ipv4Addr>,
+    ends: BTreeSet<(u64, Ipv4Addr)>,
+    offers: BTreeMap<(SubnetId, Mac), Offer>,
+    offered: BTreeMap<Ipv4Addr, Mac>,
+    offer_ends: BTreeSet<(Duration, SubnetId, Mac)>,
+    quarantine: BTreeMap<Ipv4Addr, u64>,
+    circuits: BTreeMap<u64, u32>,
+    cursors: BTreeMap<SubnetId, Ipv4Addr>,
+    exhausted_until: BTreeMap<SubnetId, Duration>,
+}
+
+impl Leases {
+    /// The client's lease in a subnet, ended or not.
+    pub(crate) fn of_client(&self, subnet: SubnetId, mac: Mac) -> Option<&Lease> {
+        self.by_address.get(self.by_client.get(&(subnet, mac))?)
+    }
+
+    /// Who holds an address now.
+    pub(crate) fn holder(&self, address: Ipv4Addr) -> Option<&Lease> {
+        self.by_address.get(&address).filter(|lease| !lease.ended)
+    }
+
+    /// The address offered to a client and not yet taken.
+    pub(crate) fn offer_of(&self, subnet: SubnetId, mac: Mac) -> Option<Ipv4Addr> {
+        self.offers.get(&(subnet, mac)).map(|offer| offer.address)
+    }
+
+    /// Leases that have not ended.
+    pub(crate) fn active(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// All leases in the order of their addresses.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Lease> {
+        self.by_address.values()
+    }
+
+    /// Addresses in quarantine with the second of their release.
+    pub(crate) fn quarantined(&self) -> impl Iterator<Item = (Ipv4Addr, u64)> {
+        self.quarantine.iter().map(|(address, until)| (*address, *until))
+    }
+
+    /// An address of the dynamic ranges for a client, which is then offered to it. `taken` says which addresses are
+    /// never given out here (fixed ones, routers, our own).
+    pub(crate) fn choose(
+        &mut self,
+        now: Duration,
+        subnet: &Subnet,
+        asker: Asker,
+        taken: impl Fn(Ipv4Addr) -> bool,
+    ) -> Result<Ipv4Addr, NoAddress> {
+        let client = (subnet.id, asker.mac);
+        let free = |leases: &Leases, address: Ipv4Addr| {
+            subnet.dynamic.iter().any(|range| range.contains(address))
+                && subnet.cidr.contains(address)
+                && !taken(address)
+                && !leases.quarantine.contains_key(&address)
+                && leases.offered.get(&address).is_none_or(|mac| *mac == asker.mac)
+                && leases.holder(address).is_none_or(|lease| lease.mac == asker.mac)
+        };
+        let known = self.by_client.get(&client).copied().or_else(|| self.offer_of(subnet.id, asker.mac));
+        if let Some(address) = known.filter(|address| free(self, *address)) {
+            return self.offer(now, subnet.id, asker.mac, address);
+        }
+        if let Some(circuit) = asker.circuit
+            && self.circuits.get(&circuit).is_some_and(|count| *count >= limits::UNKNOWN_LEASES_PER_CIRCUIT_MAX)
+        {
+            return Err(NoAddress::Quota);
+        }
+        if let Some(address) = asker.wish.filter(|address| free(self, *address)) {
+            return self.offer(now, subnet.id, asker.mac, address);
+        }
+        if self.exhausted_until.get(&subnet.id).is_some_and(|until| now < *until) {
+            return Err(NoAddress::Exhausted);
+        }
+        let address = self.search(subnet, |leases, address| free(leases, address));
+        match address {
+            Some(address) => {
+                self.cursors.insert(subnet.id, address);
+                self.offer(now, subnet.id, asker.mac, address)
+            }
+            None => {
+                self.exhausted_until.insert(subnet.id, now + limits::EXHAUSTED_PAUSE);
+                Err(NoAddress::Exhausted)
+            }
+        }
+    }
+
+    /// The next free address after the one given out last: never used ones first, then those whose leases have ended.
+    fn search(&self, subnet: &Subnet, free: impl Fn(&Leases, Ipv4Addr) -> bool) -> Option<Ipv4Addr> {
+        let cursor = self.cursors.get(&subnet.id).copied().unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let after = subnet.dynamic.iter().filter_map(|range| clip(*range, cursor));
+        let candidates = after.chain(subnet.dynamic.iter().copied()).flat_map(addresses);
+        let limit = usize::try_from(limits::ADDRESS_SEARCH_MAX).unwrap_or(usize::MAX);
+        let mut remembered = None;
+        for address in candidates.take(limit) {
+            if free(self, address) {
+                if !self.by_address.contains_key(&address) {
+                    return Some(address);
+                }
+                remembered = remembered.or(Some(address));
+            }
+        }
+        remembered
+    }
+
+    /// Keeps an address for a client for a short time.
+    pub(crate) fn offer(
+        &mut self,
+        now: Duration,
+        subnet: SubnetId,
+        mac: Mac,
+        address: Ipv4Addr,
+    ) -> Result<Ipv4Addr, NoAddress> {
+        self.withdraw(subnet, mac);
+        if self.offers.len() >= limits::OFFERS_MAX || self.by_address.len() >= limits::LEASES_MAX {
+            return Err(NoAddress::TableFull);
+        }
+        let until = now + limits::OFFER_LIFE;
+        self.offers.insert((subnet, mac), Offer { address, until });
+        self.offered.insert(address, mac);
+        self.offer_ends.insert((until, subnet, mac));
+        Ok(address)
+    }
+
+    /// Takes an offer back.
+    pub(crate) fn withdraw(&mut self, subnet: SubnetId, mac: Mac) {
+        if let Some(offer) = self.offers.remove(&(subnet, mac)) {
+            self.offer_ends.remove(&(offer.until, subnet, mac));
+            if self.offered.get(&offer.address) == Some(&mac) {
+                self.offered.remove(&offer.address);
+            }
+        }
+    }
+
+    /// Puts a lease in its place. Gives what it displaces: the client's lease of another address in the subnet, and
+    /// another client's lease of the address.
+    pub(crate) fn put(&mut self, lease: Lease) -> Vec<Lease> {
+        let client = (lease.subnet, lease.mac);
+        self.withdraw(lease.subnet, lease.mac);
+        let other_address = self.by_client.get(&client).copied().filter(|address| *address != lease.address);
+        let displaced = [other_address, Some(lease.address)];
+        let displaced = displaced.into_iter().flatten().filter_map(|address| self.remove(address)).collect::<Vec<_>>();
+        let displaced = displaced.into_iter().filter(|old| (old.mac, old.address) != (lease.mac, lease.address));
+        let displaced = displaced.collect();
+        if !lease.ended {
+            self.ends.insert((lease.until_unix_seconds, lease.address));
+            if let Some(circuit) = lease.circuit {
+                *self.circuits.entry(circuit).or_default() += 1;
+            }
+        }
+        self.by_client.insert(client, lease.address);
+        self.by_address.insert(lease.address, lease);
+        displaced
+    }
+
+    /// Removes a lease.
+    pub(crate) fn remove(&mut self, address: Ipv4Addr) -> Option<Lease> {
+        let lease = self.by_address.remove(&address)?;
+        self.by_client.remove(&(lease.subnet, lease.mac));
+        self.uncount(&lease);
+        Some(lease)
+    }
+
+    fn uncount(&mut self, lease: &Lease) {
+        if lease.ended {
+            return;
+        }
+        self.ends.remove(&(lease.until_unix_seconds, lease.address));
+        if let Some(circuit) = lease.circuit
+            && let Some(count) = self.circuits.get_mut(&circuit)
+        {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.circuits.remove(&circuit);
+            }
+        }
+    }
+
+    /// Ends a lease; it stays remembered. Gives it as it is then.
+    pub(crate) fn end(&mut self, address: Ipv4Addr) -> Option<Lease> {
+        let lease = self.by_address.get(&address).filter(|lease| !lease.ended)?.clone();
+        self.uncount(&lease);
+        let ended = Lease { ended: true, ..lease };
+        self.by_address.insert(address, ended.clone());
+        Some(ended)
+    }
+
+    /// Does not give an address out until then.
+    pub(crate) fn quarantine(&mut self, address: Ipv4Addr, until_unix_seconds: u64) -> bool {
+        if self.quarantine.len() >= limits::QUARANTINE_MAX {
+            return false;
+        }
+        self.quarantine.insert(address, until_unix_seconds);
+        true
+    }
+
+    /// Lets offers and quarantine end, and gives the addresses whose leases have.
+    pub(crate) fn expire(&mut self, now: Duration, unix_seconds: u64) -> Vec<Ipv4Addr> {
+        while let Some(&(until, subnet, mac)) = self.offer_ends.first()
+            && until <= now
+        {
+            self.withdraw(subnet, mac);
+        }
+        self.quarantine.retain(|_, until| *until > unix_seconds);
+        self.ends.iter().take_while(|(until, _)| *until <= unix_seconds).map(|(_, address)| *address).collect()
+    }
+
+    /// When the next offer ends, on the monotonic clock.
+    pub(crate) fn next_offer_end(&self) -> Option<Duration> {
+        self.offer_ends.first().map(|(until, ..)| *until)
+    }
+
+    /// When the next lease ends, in seconds since 1970.
+    pub(crate) fn next_lease_end(&self) -> Option<u64> {
+        self.ends.first().map(|(until, _)| *until)
+    }
+}
+
+/// The part of a range behind an address.
+fn clip(range: Ipv4Range, after: Ipv4Addr) -> Option<Ipv4Range> {
+    let first = range.first.max(Ipv4Addr::from(u32::from(after).checked_add(1)?));
+    (first <= range.last).then_some(Ipv4Range { first, last: range.last })
+}
+
+fn addresses(range: Ipv4Range) -> impl Iterator<Item = Ipv4Addr> {
+    (u32::from(range.first)..=u32::from(range.last)).map(Ipv4Addr::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bootstorm_snapshot::VlanId;
+
+    fn subnet(first: u8, last: u8) -> Subnet {
+        Subnet {
+            id: SubnetId(1),
+            vlan: VlanId(1),
+            cidr: "10.0.0.0/24".parse().expect("net"),
+            gateway: None,
+            dns_servers: vec![],
+            ntp_servers: vec![],
+            domain: None,
+            mtu: None,
+            dhcp: true,
+            dynamic: vec![Ipv4Range { first: Ipv4Addr::new(10, 0, 0, first), last: Ipv4Addr::new(10, 0, 0, last) }],
+            ipv6_prefix: None,
+        }
+    }
+
+    fn asker(n: u8, circuit: Option<u64>) -> Asker {
+        Asker { mac: Mac([2, 0, 0, 0, 0, n]), circuit, wish: None }
+    }
+
+    fn lease(n: u8, address: Ipv4Addr, circuit: Option<u64>) -> Lease {
+        Lease {
+            mac: Mac([2, 0, 0, 0, 0, n]),
+            address,
+            subnet: SubnetId(1),
+            until_unix_seconds: 100,
+            ended: false,
+            architecture: None,
+            circuit,
+        }
+    }
+
+    #[test]
+    fn a_range_is_given_out_once_and_comes_back_by_age() {
+        let subnet = subnet(10, 12);
+        let mut leases = Leases::default();
+        let now = Duration::ZERO;
+        let mut given = BTreeSet::new();
+        for n in 1..=3 {
+            let address = leases.choose(now, &subnet, asker(n, None), |_| false).expect("free");
+            assert!(given.insert(address));
+            leases.put(lease(n, address, None));
+        }
+        assert_eq!(leases.choose(now, &subnet, asker(4, None), |_| false), Err(NoAddress::Exhausted));
+        assert_eq!(leases.expire(now, 100).len(), 3);
+        leases.end(Ipv4Addr::new(10, 0, 0, 11));
+        let later = now + limits::EXHAUSTED_PAUSE;
+        assert_eq!(leases.choose(later, &subnet, asker(4, None), |_| false), Ok(Ipv4Addr::new(10, 0, 0, 11)));
+        assert_eq!(leases.choose(later, &subnet, asker(2, None), |_| false), Err(NoAddress::Exhausted), "offered");
+        leases.expire(later + limits::OFFER_LIFE, 0);
+        let client = leases.choose(later + limits::OFFER_LIFE, &subnet, asker(2, None), |_| false);
+        assert_eq!(client, Ok(Ipv4Addr::new(10, 0, 0, 11)), "a client comes back to its address");
+    }
+
+    #[test]
+    fn t7_a_circuit_has_a_quota_and_offers_are_bounded() {
+        let mut subnet = subnet(1, 254);
+        subnet.cidr = "10.0.0.0/8".parse().expect("net");
+        let mut leases = Leases::default();
+        for n in 0..64u8 {
+            let address = leases.choose(Duration::ZERO, &subnet, asker(n, Some(9)), |_| false).expect("free");
+            leases.put(lease(n, address, Some(9)));
+        }
+        let refused = leases.choose(Duration::ZERO, &subnet, asker(64, Some(9)), |_| false);
+        assert_eq!(refused, Err(NoAddress::Quota));
+        assert!(leases.choose(Duration::ZERO, &subnet, asker(65, Some(8)), |_| false).is_ok());
+        leases.end(Ipv4Addr::new(10, 0, 0, 1));
+        assert!(leases.choose(Duration::ZERO, &subnet, asker(64, Some(9)), |_| false).is_ok());
+    }
+
+    #[test]
+    fn quarantined_and_taken_addresses_are_passed_over() {
+        let subnet = subnet(10, 12);
+        let mut leases = Leases::default();
+        assert!(leases.quarantine(Ipv4Addr::new(10, 0, 0, 10), 50));
+        let taken = |address| address == Ipv4Addr::new(10, 0, 0, 11);
+        assert_eq!(leases.choose(Duration::ZERO, &subnet, asker(1, None), taken), Ok(Ipv4Addr::new(10, 0, 0, 12)));
+        leases.expire(Duration::ZERO, 50);
+        assert_eq!(leases.choose(Duration::ZERO, &subnet, asker(2, None), taken), Ok(Ipv4Addr::new(10, 0, 0, 10)));
+    }
+}

@@ -1,0 +1,59 @@
+//! Every bound of this crate: unit, reason, and how it relates to its neighbours.
+
+use core::time::Duration;
+
+/// Offers open at a time. An offer is a promise of 30 s to a MAC address that anybody may invent (threat model T7).
+pub const OFFERS_MAX: usize = 16_384;
+/// How long an offered address is kept for the client: longer than any firmware waits before its Request.
+pub const OFFER_LIFE: Duration = Duration::from_secs(30);
+/// Leases in the table, ended ones included (they are remembered until their address is needed).
+pub const LEASES_MAX: usize = 131_072;
+/// Addresses that one relay circuit (option 82) or relay without one may hold among unknown machines (T7).
+pub const UNKNOWN_LEASES_PER_CIRCUIT_MAX: u32 = 64;
+/// Addresses looked at for a free one before the search is given up for this request.
+pub const ADDRESS_SEARCH_MAX: u32 = 65_536;
+/// How long an exhausted range is not searched again: the search is the dearest thing a Discover can cause.
+pub const EXHAUSTED_PAUSE: Duration = Duration::from_secs(1);
+/// Seconds for which a declined address is not given out.
+pub const QUARANTINE_SECONDS: u64 = 600;
+/// Addresses in quarantine at a time; more would let one host empty a range by declining.
+pub const QUARANTINE_MAX: usize = 1024;
+
+/// Unknown machines in enrolment at a time.
+pub const ENROLMENTS_MAX: usize = 16_384;
+/// Seconds that an unredeemed claim lives (threat model T3).
+pub const CLAIM_SECONDS_MAX: u64 = 30 * 60;
+/// Silence after which an agent is taken for gone (T3).
+pub const AGENT_SILENCE: Duration = Duration::from_secs(30);
+/// Attempts of one operation (T3).
+pub const ATTEMPTS_PER_OPERATION_MAX: u32 = 3;
+/// How long a request for the plan may be held.
+pub const PLAN_WAIT_MAX: Duration = Duration::from_secs(20);
+/// Requests for a plan held open at a time; the gateway has fewer in flight.
+pub const HELD_PLANS_MAX: usize = 8192;
+/// Pause between two alarms about the same machine and matter.
+pub const ALARM_PAUSE: Duration = Duration::from_secs(60);
+
+/// Observations kept until control has acknowledged them.
+pub const SPOOL_OBSERVATIONS_MAX: usize = 131_072;
+/// Octets of the kept observations.
+pub const SPOOL_BYTES_MAX: usize = 128 << 20;
+/// Observations of stages and leases stop being kept at this share (in percent) of the spool, so that results fit.
+pub const SPOOL_MINOR_PERCENT_MAX: usize = 75;
+
+/// Records handed to the journal and not yet durable. At this number requests that need one are refused or dropped.
+pub const UNCOMMITTED_RECORDS_MAX: u64 = 4096;
+/// Octets handed to the journal and not yet durable.
+pub const UNCOMMITTED_BYTES_MAX: usize = 32 << 20;
+
+/// Seconds between two questions of a machine that has nothing to do.
+pub const WAIT_SCRIPT_SECONDS: u64 = 10;
+/// Octets of the site's CA certificate; a chain of certificates is far below.
+pub const CA_PEM_BYTES_MAX: usize = 64 << 10;
+/// Characters of a text that goes into a script.
+pub const SCRIPT_TEXT_MAX: usize = 200;
+
+const _: () = assert!(UNCOMMITTED_RECORDS_MAX < bootstorm_journal::limits::QUEUE_REQUESTS_MAX as u64);
+const _: () = assert!(UNCOMMITTED_BYTES_MAX < bootstorm_journal::limits::QUEUE_BYTES_MAX);
+const _: () = assert!(PLAN_WAIT_MAX.as_secs() < AGENT_SILENCE.as_secs(), "a held request must not look like silence");
+const _: () = assert!(WAIT_SCRIPT_SECONDS < AGENT_SILENCE.as_secs());
