@@ -1,1 +1,3 @@
 //! The control, bmc and importer roles.
+
+pub mod importer;
