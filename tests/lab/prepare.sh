@@ -22,7 +22,7 @@ bootenv)
     agent=target-agent/$target/agent/bootstorm-agent
     key=$(cat $agent $lab/bootenv-cloud/.key "$2/bootstorm" | sha256sum)
     if [ "$(cat $lab/bootenv-amd64.key 2>/dev/null)" != "$key" ] || [ ! -f $lab/bootenv-amd64.tar ]; then
-        "$2/bootstorm" bootenv build --kernel-dir $lab/bootenv-cloud --agent $agent -o $lab/bootenv-amd64.tar
+        "$2/bootstorm" bootenv build --kernel-dir $lab/bootenv-cloud --agent $agent --file $lab/bootenv-amd64.tar
         echo "$key" >$lab/bootenv-amd64.key
     fi
     echo "bootenv: $lab/bootenv-amd64.tar, $(du -m $lab/bootenv-amd64.tar | cut -f1) MiB"

@@ -15,6 +15,8 @@ use bootstorm_tests::lab::{Error, process, wait};
 
 /// Simulated machines of the storm.
 const STORM_NODES: u32 = 1000;
+/// How many of them are powered on every second.
+const STORM_RATE: &str = "50/s";
 /// Columns of the bars in a timeline.
 const BAR_COLUMNS: i64 = 40;
 
@@ -145,7 +147,7 @@ fn storm(site: &mut Site) -> Result<(), Error> {
     let nodes = STORM_NODES.to_string();
     let clients = site.network.add_clients("clients")?;
     let mut loadgen = clients.command(&site.assets.loadgen);
-    loadgen.args(["storm", "--nodes", &nodes, "--interface", clients.interface()]);
+    loadgen.args(["storm", "--nodes", &nodes, "--rate", STORM_RATE, "--interface", clients.interface()]);
     loadgen.stdin(Stdio::null()).stdout(Stdio::piped());
     let failed = |source| Error::Start { command: "loadgen".to_owned(), source };
     let mut child = loadgen.spawn().map_err(failed)?;

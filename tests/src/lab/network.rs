@@ -3,7 +3,7 @@
 //! ```text
 //! host namespace        rack's namespace
 //!   bsN  ──── veth ────  host0          control's API, power server's clients
-//!                        br0 10.77.0.1/24 ── tap0, tap1, …   the boot VLAN
+//!                        br0 10.77.0.1/20 ── tap0, tap1, …   the boot VLAN
 //! ```
 //! The namespace lives as long as one idle process of ours in it: nothing is left when we are killed.
 
@@ -24,8 +24,8 @@ use super::{Error, wait};
 pub const BRIDGE: &str = "br0";
 /// The rack's address on the bridge.
 pub const RACK_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-/// The boot network, as a prefix.
-pub const BOOT_NETWORK: &str = "10.77.0.0/24";
+/// The boot network, as a prefix: room for a storm of thousands.
+pub const BOOT_NETWORK: &str = "10.77.0.0/20";
 
 /// A namespace with a bridge. Dropping it removes both.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Network {
         network.ip(&["link", "add", "carrier0", "type", "veth", "peer", "name", "carrier1"])?;
         network.ip(&["link", "add", BRIDGE, "type", "bridge", "forward_delay", "0"])?;
         network.inside(|| fs::write(format!("/proc/sys/net/ipv6/conf/{BRIDGE}/accept_dad"), "0")).ok();
-        network.ip(&["address", "add", &format!("{RACK_ADDRESS}/24"), "dev", BRIDGE])?;
+        network.ip(&["address", "add", &format!("{RACK_ADDRESS}/20"), "dev", BRIDGE])?;
         network.ip(&["link", "set", "carrier1", "up"])?;
         network.ip(&["link", "set", "carrier0", "master", BRIDGE, "up"])?;
         network.ip(&["link", "set", BRIDGE, "up"])?;

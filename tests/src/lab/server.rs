@@ -97,10 +97,14 @@ impl Server {
         Ok(id)
     }
 
-    /// Ends the first process by force and waits for that.
+    /// Ends the supervisor and every role by force, as if the host had lost them.
     pub fn kill(&mut self) {
         if let Some(process) = &mut self.process {
+            let roles = process::family(process.id());
             process.kill();
+            for (id, _) in roles {
+                process::signal(id, rustix::process::Signal::KILL);
+            }
         }
     }
 

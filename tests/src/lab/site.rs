@@ -108,10 +108,9 @@ impl Site {
         let (control, rack) = (self.directory.path().join("control"), self.directory.path().join("rack"));
         self.configure(&control, then)?;
         fs::create_dir_all(&rack).map_err(|source| Error::File { path: rack.clone(), source })?;
-        let link = self.directory.path().join("link");
-        let link = format!("unix:{}", link.display());
+        let link = format!("unix:{}", control.join("control/racks.sock").display());
         let text = |path: &Path| path.display().to_string();
-        let arguments = ["control", "--data", &text(&control), "--racks", &link];
+        let arguments = ["control", "--data", &text(&control)];
         let mut server = Server::start(&self.network, &self.assets, &control, &arguments)?;
         server.set_url(self.api_url());
         self.servers.push(server);
@@ -173,13 +172,13 @@ impl Site {
     /// When one of it is refused or takes too long.
     pub fn furnish(&mut self) -> Result<(), Error> {
         let documents = format!(
-            "kind: fabric\nname: rack\n---\nkind: subnet\ncidr: {BOOT_NETWORK}\nfabric: rack\ngateway: {RACK_ADDRESS}\n\
-             ---\nkind: range\nsubnet: {BOOT_NETWORK}\ntype: dynamic\nfirst: 10.77.0.100\nlast: 10.77.0.199\n"
+            "kind: fabric\nname: rack\n---\nkind: vlan\nfabric: rack\nvid: 0\n---\nkind: subnet\ncidr: {BOOT_NETWORK}\nfabric: rack\ngateway: {RACK_ADDRESS}\n\
+             ---\nkind: range\nsubnet: {BOOT_NETWORK}\ntype: dynamic\nfirst: 10.77.4.0\nlast: 10.77.13.255\n"
         );
         self.apply("site.yaml", &documents)?;
         let assets = self.assets.clone();
         self.api().run(&["bootenv", "import", &assets.bootenv.display().to_string()])?;
-        self.api().run(&["image", "import", &assets.image.display().to_string(), "--name", IMAGE, "--wait"])?;
+        self.api().run(&["image", "import", &assets.image.display().to_string(), "--name", IMAGE])?;
         let deadline = self.accelerator.stretch(deadline::IMPORT);
         wait::until("the image to be listed", deadline, || {
             let images: Vec<Image> = self.ask(&["image", "list"])?;
