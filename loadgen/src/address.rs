@@ -90,7 +90,7 @@ impl Routes {
             let network = network(request.address, request.bits);
             if request.bits < 32 && self.subnets.insert((network, request.bits)) {
                 let subnet = format!("{network}/{} dev {}", request.bits, self.interface);
-                if !self.has_route(network, request.bits)? {
+                if !Self::has_route(network, request.bits)? {
                     lines.push(format!("route add {subnet} scope link"));
                     self.ours.push(format!("route del {subnet} scope link"));
                 }
@@ -102,10 +102,11 @@ impl Routes {
         run(&lines)
     }
 
-    fn has_route(&self, network: Ipv4Addr, bits: u8) -> io::Result<bool> {
+    /// Whether the subnet is routed already, by the interface's own address or otherwise.
+    fn has_route(network: Ipv4Addr, bits: u8) -> io::Result<bool> {
         let subnet = format!("{network}/{bits}");
         let output = Command::new("ip")
-            .args(["-4", "route", "show", &subnet, "dev", &self.interface])
+            .args(["-4", "route", "show", &subnet])
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .output()?;

@@ -188,7 +188,9 @@ mod tests {
     #[test]
     fn the_command_line_gives_rack_and_claim_or_nothing() {
         let claim = "0123456789abcdef0123456789abcdef";
-        let text = format!("initrd=initrd quiet bootstorm.rack=10.0.0.1:5249 bootstorm.http=10.0.0.1:5248 bootstorm.claim={claim}");
+        let text = format!(
+            "initrd=initrd quiet bootstorm.rack=10.0.0.1:5249 bootstorm.http=10.0.0.1:5248 bootstorm.claim={claim}"
+        );
         let parsed = CommandLine::parse(&text).unwrap();
         assert_eq!((parsed.claim.as_str(), parsed.rack.port(), parsed.http.port()), (claim, 5249, 5248));
         assert_eq!(CommandLine::parse(&text.replace("0123", "")), None);

@@ -13,6 +13,8 @@ mod link;
 mod node;
 mod reason;
 mod report;
+#[cfg(test)]
+mod responder;
 mod schedule;
 mod script;
 mod storm;
@@ -205,6 +207,8 @@ mod tests {
             assert!(Arguments::try_parse_from(words).is_ok(), "{example}");
         }
         assert!(Arguments::try_parse_from(["loadgen", "storm", "--interface", "x", "--nodes", "0"]).is_err());
-        assert!("0/s".parse::<Rate>().is_err() && "10x".parse::<Seconds>().is_err() && "x".parse::<ServerHttp>().is_err());
+        assert!(
+            "0/s".parse::<Rate>().is_err() && "10x".parse::<Seconds>().is_err() && "x".parse::<ServerHttp>().is_err()
+        );
     }
 }

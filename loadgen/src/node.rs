@@ -225,7 +225,7 @@ impl Node {
         Node {
             start,
             settings,
-            verifies: index % VERIFY_EVERY == 0,
+            verifies: index.is_multiple_of(VERIFY_EVERY),
             random: Sequence::new(start.seed),
             doing: Doing::Off,
             stage: Stage::Dhcp,
@@ -455,12 +455,8 @@ impl Node {
             Firmware::Uefi => (1_468, Some(4)),
             Firmware::Bios | Firmware::Ipxe | Firmware::Http => (1_456, None),
         };
-        let options = Options {
-            block_bytes: Some(block_bytes),
-            window_blocks,
-            timeout_seconds: None,
-            transfer_bytes: Some(0),
-        };
+        let options =
+            Options { block_bytes: Some(block_bytes), window_blocks, timeout_seconds: None, transfer_bytes: Some(0) };
         let timeout = Duration::from_secs(4);
         let client = tftp::Client::new(now, SocketAddr::new(server, 69), &ReadRequest { name, options }, timeout);
         self.actions.push_back(Action::OpenUdp(lease.address));
@@ -748,7 +744,8 @@ impl Node {
     fn go_on(&mut self, now: Duration) -> Result<(), Reason> {
         let Doing::Fetch(fetch) = &mut self.doing else { return Ok(()) };
         if !fetch.exchange.is_complete() {
-            let is_plain = self.connection.as_ref().and_then(|open| open.channel.as_ref()).is_some_and(Channel::is_plain);
+            let is_plain =
+                self.connection.as_ref().and_then(|open| open.channel.as_ref()).is_some_and(Channel::is_plain);
             let left = fetch.exchange.discardable();
             self.actions.push_back(if is_plain && left > 0 {
                 Action::Discard(u32::try_from(left).unwrap_or(u32::MAX).min(DISCARD_BYTES))

@@ -154,7 +154,8 @@ impl Report {
 
     /// For people; its last line is `storm: DONE/N`.
     pub fn table(&self) -> String {
-        let mut text = format!("{:<15}{:>8}{:>11}{:>11}{:>11}{:>11}\n", "stage", "nodes", "p50 ms", "p90 ms", "p99 ms", "max ms");
+        let mut text =
+            format!("{:<15}{:>8}{:>11}{:>11}{:>11}{:>11}\n", "stage", "nodes", "p50 ms", "p90 ms", "p99 ms", "max ms");
         for spread in self.stages.iter().chain(&self.total) {
             let Spread { stage, count, p50, p90, p99, max } = spread;
             let _ = writeln!(text, "{stage:<15}{count:>8}{p50:>11.1}{p90:>11.1}{p99:>11.1}{max:>11.1}");

@@ -368,7 +368,8 @@ mod tests {
 
     #[test]
     fn conditions_and_ends() {
-        let mut script = follow("#!ipxe\niseq ${net0/ip} 10.0.0.9 && isset ${x} || sanboot --no-describe --drive 0x80\n");
+        let mut script =
+            follow("#!ipxe\niseq ${net0/ip} 10.0.0.9 && isset ${x} || sanboot --no-describe --drive 0x80\n");
         assert_eq!(script.next(), Step::LocalDisk);
         assert!(matches!(follow("#!ipxe\n:a\ngoto a\n").next(), Step::Failed(why) if why.contains("loops")));
         assert!(matches!(follow("#!ipxe\nntp x\n").next(), Step::Failed(why) if why.contains("`ntp`")));

@@ -64,6 +64,9 @@ pub fn play(storm: Storm, mut run: Run, bar: &ProgressBar) -> Result<Report, Err
     let mut player = Player::new(&storm)?;
     let stop = catch_signals(&player.driver)?;
     let (late, wall) = player.play(&storm.starts, &stop, bar)?;
+    if let Some(source) = player.fault.take() {
+        return Err(Error::Interface { name: storm.interface, source });
+    }
     run.wall_seconds = wall.as_secs_f64();
     run.start_late_milliseconds_max = late.as_millis() as u64;
     let usage = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
@@ -126,6 +129,8 @@ struct Player {
     timers: BinaryHeap<Reverse<(Duration, u32)>>,
     origin: Instant,
     tally: Tally,
+    /// The packet socket has failed: no node can go on.
+    fault: Option<io::Error>,
 }
 
 impl Player {
@@ -160,6 +165,7 @@ impl Player {
             timers: BinaryHeap::new(),
             origin: Instant::now(),
             tally: Tally::default(),
+            fault: None,
         })
     }
 
@@ -168,12 +174,7 @@ impl Player {
     }
 
     /// Runs until all nodes have ended; gives the largest lateness of a start, and the time it all took.
-    fn play(
-        &mut self,
-        starts: &[Start],
-        stop: &AtomicBool,
-        bar: &ProgressBar,
-    ) -> Result<(Duration, Duration), Error> {
+    fn play(&mut self, starts: &[Start], stop: &AtomicBool, bar: &ProgressBar) -> Result<(Duration, Duration), Error> {
         self.submit(0, 0, Kind::Frames, Operation::ReceiveDatagrams { socket: self.packet });
         self.origin = Instant::now();
         let mut late = Duration::ZERO;
@@ -197,6 +198,9 @@ impl Player {
             let next = [next_timer, next_start, next_draw].into_iter().flatten().min();
             self.driver.wait(next.map(|due| self.origin + due), &mut completions)?;
             completions.drain(..).for_each(|completion| self.handle(completion));
+            if self.fault.is_some() {
+                break;
+            }
             bar.set_position(self.tally.done());
             if self.tally.failed() > 0 {
                 bar.set_message(format!("{} failed", self.tally.failed()));
@@ -380,6 +384,7 @@ impl Player {
                     self.turn(index, |node| node.handle_datagram(now, from, &datagram.bytes));
                 }
             }
+            Event::Failed(error) if kind == Kind::Frames as u64 => self.fault = Some(error),
             Event::Connected(connection) if !is_current => self.driver.close(connection),
             _ if !is_current => {}
             Event::Connected(connection) => {
@@ -391,6 +396,7 @@ impl Player {
             Event::Sent(_) if kind == Kind::Sent as u64 => {
                 self.seats[index as usize].is_sending = false;
                 self.flush(index);
+                self.turn(index, |_| {});
             }
             Event::Bytes(bytes) => self.turn(index, |node| node.handle_bytes(now, &bytes)),
             Event::Discarded(count) => self.turn(index, |node| node.handle_discarded(now, count)),
