@@ -1,3 +1,4 @@
 //! The control, bmc and importer roles.
 
+pub mod bootenv;
 pub mod importer;
