@@ -201,7 +201,7 @@ mod tests {
     fn the_authority_is_found_in_its_archive() {
         let key = rcgen::KeyPair::generate().unwrap();
         let pem = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
-        let archive = [b"070701 header etc/bootstorm/ca.pem\0\0", pem.as_bytes(), b"\0\0070701 TRAILER!!!"].concat();
+        let archive = [b"070701 header etc/bootstorm/ca.pem\0\0", pem.as_bytes(), b"\0 070701 TRAILER!!!"].concat();
         let found = authority(&archive).unwrap();
         assert_eq!(found, pem.trim_end().as_bytes());
         assert!(Identity::new().unwrap().connect(&found, "10.0.0.1".parse().unwrap(), false).is_ok());

@@ -79,7 +79,7 @@ fn serve(interface: &str) -> Arc<Rack> {
     let dhcp = Arc::clone(&rack);
     std::thread::spawn(move || serve_dhcp(&dhcp, &socket.into()));
     std::thread::spawn(move || serve_tftp(&UdpSocket::bind((SERVER, 69)).unwrap()));
-    accept(Arc::clone(&rack), http, |rack, stream| serve_http(rack, stream));
+    accept(Arc::clone(&rack), http, serve_http);
     accept(Arc::clone(&rack), agents, |rack, stream| {
         let session = ServerConnection::new(Arc::clone(&rack.tls)).unwrap();
         serve_http(rack, StreamOwned::new(session, stream));
@@ -206,7 +206,7 @@ fn serve_tftp(socket: &UdpSocket) {
 }
 
 /// Serves requests of one connection until it ends.
-fn serve_http(rack: &Rack, mut stream: impl Read + Write) {
+fn serve_http<S: Read + Write>(rack: &Rack, mut stream: S) {
     let mut bytes = Vec::new();
     loop {
         let head_end = loop {
@@ -294,7 +294,7 @@ fn grant(rack: &Rack, redeem: &Redeem) -> Grant {
     let last = u8::from_str_radix(&redeem.claim[30..], 16).unwrap();
     let request = CertificateSigningRequestParams::from_pem(&redeem.csr_pem).unwrap();
     let certificate = request.signed_by(&rack.issuer).unwrap();
-    let task = if last % 2 == 0 {
+    let task = if last.is_multiple_of(2) {
         Task::Enlist
     } else {
         Task::Deploy(Box::new(Deploy {
