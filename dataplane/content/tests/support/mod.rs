@@ -66,10 +66,17 @@ struct State {
     synced: Vec<Vec<u8>>,
     latest: Vec<Vec<u8>>,
     names: Names,
-    /// Names as of the last sync, then after each operation; one list, as if all directories were one.
-    in_doubt: Vec<Names>,
+    /// For each directory its names as of the last sync, then after each operation.
+    in_doubt: BTreeMap<String, Vec<Names>>,
     operations: u64,
     fault: Option<(Fault, u64)>,
+}
+
+impl State {
+    fn names_in(&self, directory: &str) -> Names {
+        let inside = |name: &str| name.split_once('/').is_some_and(|(first, _)| first == directory);
+        self.names.iter().filter(|(name, _)| inside(name)).map(|(name, id)| (name.clone(), *id)).collect()
+    }
 }
 
 #[derive(Clone)]
@@ -81,8 +88,7 @@ pub struct FaultyDisk {
 impl FaultyDisk {
     pub fn new(directory: &Path) -> FaultyDisk {
         let real = Arc::new(RealDisk::open(directory).unwrap());
-        let state = State { in_doubt: vec![Names::new()], ..State::default() };
-        FaultyDisk { real, state: Arc::new(Mutex::new(state)) }
+        FaultyDisk { real, state: Arc::default() }
     }
 
     pub fn fail_at(&self, fault: Fault, operation: u64) {
@@ -100,8 +106,9 @@ impl FaultyDisk {
         for directory in ["packs", "manifests"] {
             std::fs::create_dir_all(into.join(directory)).unwrap();
         }
-        let names = &state.in_doubt[random.below(state.in_doubt.len())];
-        for (name, id) in names {
+        // Each directory comes back as of a moment of its own.
+        let names: Vec<&Names> = state.in_doubt.values().map(|names| &names[random.below(names.len())]).collect();
+        for (name, id) in names.into_iter().flatten() {
             let (synced, latest) = (&state.synced[*id], &state.latest[*id]);
             let length = match random.below(3) {
                 0 => synced.len(),
@@ -139,11 +146,12 @@ impl FaultyDisk {
         }
     }
 
-    fn named(&self, change: impl FnOnce(&mut State)) {
+    fn named(&self, name: &str, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock().unwrap();
         change(&mut state);
-        let names = state.names.clone();
-        state.in_doubt.push(names);
+        let directory = name.split_once('/').unwrap().0;
+        let names = state.names_in(directory);
+        state.in_doubt.entry(directory.to_owned()).or_insert_with(|| vec![Names::new()]).push(names);
     }
 }
 
@@ -151,7 +159,7 @@ impl Disk for FaultyDisk {
     fn create(&self, name: &str) -> io::Result<File> {
         self.operate(Fault::NoSpace)?;
         let file = self.real.create(name)?;
-        self.named(|state| {
+        self.named(name, |state| {
             state.names.insert(name.to_owned(), state.latest.len());
             state.latest.push(Vec::new());
             state.synced.push(Vec::new());
@@ -192,7 +200,7 @@ impl Disk for FaultyDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.real.rename(from, to)?;
-        self.named(|state| {
+        self.named(to, |state| {
             let id = state.names.remove(from).unwrap();
             state.names.insert(to.to_owned(), id);
         });
@@ -201,7 +209,7 @@ impl Disk for FaultyDisk {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         self.real.remove(name)?;
-        self.named(|state| {
+        self.named(name, |state| {
             state.names.remove(name);
         });
         Ok(())
@@ -215,10 +223,11 @@ impl Disk for FaultyDisk {
         self.real.list(directory)
     }
 
-    fn sync_directory(&self, _directory: &str) -> io::Result<()> {
+    fn sync_directory(&self, directory: &str) -> io::Result<()> {
         self.operate(Fault::Sync)?;
         let mut state = self.state.lock().unwrap();
-        state.in_doubt = vec![state.names.clone()];
+        let names = state.names_in(directory);
+        state.in_doubt.insert(directory.to_owned(), vec![names]);
         Ok(())
     }
 }
