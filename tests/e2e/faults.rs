@@ -1,5 +1,7 @@
 //! Processes that are killed, and control that is away, while a machine is being deployed.
 
+use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use bootstorm_snapshot::Stage;
@@ -80,6 +82,16 @@ fn control_is_away(name: &str, start: &str) {
     site.finish();
 }
 
+/// Broadcast and multicast aside, the machine exchanged packets with the rack and with nobody else.
+fn spoke_to_the_rack_only(packets: &Path, address: IpAddr) -> Result<(), Error> {
+    let mut others = process::command("tcpdump");
+    others.arg("-r").arg(packets).args(["-n", &format!("ip and host {address} and not host {RACK_ADDRESS}")]);
+    others.arg("and not ip broadcast and not ip multicast");
+    let others = process::run(&mut others)?;
+    assert!(others.trim().is_empty(), "packets beside the rack's:\n{others}");
+    Ok(())
+}
+
 fn deploy_without_control(site: &mut Site, hardware: &Hardware, start: &str) -> Result<(), Error> {
     let name = hardware.name.as_str();
     site.up_apart(EnlistThen::Commission)?;
@@ -100,14 +112,10 @@ fn deploy_without_control(site: &mut Site, hardware: &Hardware, start: &str) -> 
     site.power.ask(name, Action::On)?;
     let deadline = site.accelerator.stretch(Duration::from_secs(90));
     site.key.run_until(&site.network, ("storm", address), "cloud-init status --wait >/dev/null; true", deadline)?;
-    drop(capture);
-
-    // Broadcast and multicast aside, the machine spoke to the rack and to nobody else.
-    let mut others = process::command("tcpdump");
-    others.arg("-r").arg(&packets).args(["-n", &format!("ip and host {address} and not host {RACK_ADDRESS}")]);
-    others.arg("and not ip broadcast and not ip multicast");
-    let others = process::run(&mut others)?;
-    assert!(others.trim().is_empty(), "packets beside the rack's:\n{others}");
+    if let Some(capture) = capture {
+        drop(capture);
+        spoke_to_the_rack_only(&packets, address)?;
+    }
 
     site.api().start_again()?;
     let deadline = site.accelerator.stretch(Duration::from_secs(20));
