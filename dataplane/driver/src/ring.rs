@@ -305,7 +305,7 @@ impl Ring {
 
         if result < 0 {
             if !has_more {
-                self.handle_error(key, -result, may_rearm, table.connections.len(), completions);
+                self.handle_error(key, -result, may_rearm, table, completions);
             }
             return;
         }
@@ -384,14 +384,15 @@ impl Ring {
         key: Key,
         errno: i32,
         may_rearm: bool,
-        connections: u32,
+        table: &Table,
         completions: &mut Vec<Completion>,
     ) {
+        let connections = table.connections.len();
         let Some(slot) = self.operations.get(key) else { return };
         let is_accept = matches!(slot.work, Work::Accept);
         match errno {
             // Our own pause of an accept looks like a cancellation, too.
-            libc::ECANCELED if is_accept && may_rearm => self.pause(key, connections),
+            libc::ECANCELED if is_accept && may_rearm => self.pause(key, table.connections.capacity()),
             libc::ECANCELED => completions.extend(self.end(key, Event::Cancelled)),
             _ if !may_rearm => completions.extend(self.end(key, Event::Cancelled)),
             libc::ENOBUFS if matches!(slot.work, Work::ReceiveDatagrams | Work::Receive(_)) => {
@@ -418,16 +419,16 @@ impl Ring {
 
     fn pause_or_rest(&mut self, key: Key, may_rearm: bool, table: &Table, completions: &mut Vec<Completion>) {
         if may_rearm && table.connections.is_full() {
-            self.pause(key, table.connections.len());
+            self.pause(key, table.connections.capacity());
         } else {
             self.rest_or_end(key, may_rearm, completions);
         }
     }
 
-    /// Accepting rests until there are fewer connections than `connections`.
-    fn pause(&mut self, key: Key, connections: u32) {
+    /// Accepting rests until there are fewer connections than `below`.
+    fn pause(&mut self, key: Key, below: u32) {
         self.counters.accept_paused += 1;
-        self.paused.push((key, connections));
+        self.paused.push((key, below));
     }
 
     fn cancel_entry(&mut self, key: Key) {

@@ -357,6 +357,31 @@ fn a_thousand_connections_churn_through_sixteen_places() {
     assert_eq!((driver.connections(), driver.in_flight()), (0, 0));
 }
 
+/// The table fills, which stops accepting; all connections are closed before the kernel has told that it stopped. A
+/// driver that then waited for fewer connections than none would never accept again.
+#[test]
+fn accepting_goes_on_when_all_is_closed_before_it_has_stopped() {
+    let mut driver = Driver::new(&Config { connections_max: 2, ..small() }).unwrap();
+    let bound = socket::tcp_listener(loopback(), &Listener::default()).unwrap();
+    let to = socket::local_address(bound.as_fd()).unwrap();
+    let listener = driver.add_listener(bound).unwrap();
+    submit(&mut driver, 1, Operation::Accept { listener });
+    for _ in 0..20 {
+        let _clients = [TcpStream::connect(to).unwrap(), TcpStream::connect(to).unwrap()];
+        let mut open = Vec::new();
+        until(&mut driver, |completion| match completion.event {
+            Event::Accepted(connection) => {
+                open.push(connection);
+                (open.len() == 2).then_some(())
+            }
+            other => panic!("{other:?}"),
+        });
+        open.into_iter().for_each(|connection| driver.close(connection));
+    }
+    driver.remove_listener(listener);
+    assert!(matches!(last(&mut driver, 1), Event::Cancelled));
+}
+
 #[test]
 fn files_are_read_at_offsets_into_aligned_buffers() {
     let mut driver = Driver::new(&small()).unwrap();
