@@ -3,9 +3,9 @@
 //! others enlisted.
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -322,34 +322,63 @@ fn grant(rack: &Rack, redeem: &Redeem) -> Grant {
 
 /// The whole storm, from DHCP to the last report, every kind of firmware and two plans.
 ///
-/// Runs this test program again inside a new user and network namespace; where the host forbids those there is nothing to test.
+/// Runs this test program again inside a new user and network namespace for the server, and from there once more inside
+/// one for the machines; where the host forbids those there is nothing to test.
 #[test]
 fn a_storm_of_enlistments_and_deployments_is_played_to_its_end() {
-    let mut command = Command::new("unshare");
-    let program = std::env::current_exe().unwrap();
-    command.args(["--user", "--map-root-user", "--net"]);
-    if !command.arg("true").status().is_ok_and(|status| status.success()) {
+    let unshare = || {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--net"]);
+        command
+    };
+    if !unshare().arg("true").status().is_ok_and(|status| status.success()) {
         return;
     }
-    let output = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net"])
-        .arg(program)
-        .args(["--ignored", "--exact", "responder::inside_the_namespace", "--nocapture"])
-        .output()
-        .unwrap();
+    let output = again(unshare(), "responder::inside_the_servers_namespace").output().unwrap();
     let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && out.contains("storm: 24/24"), "{out}\n{error}");
 }
 
+/// This program, with only this ignored test, started by `starter`.
+fn again(mut starter: Command, test: &str) -> Command {
+    starter.arg(std::env::current_exe().unwrap()).args(["--ignored", "--exact", test, "--nocapture"]);
+    starter
+}
+
+fn ip(lines: &str) {
+    let mut ip = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    ip.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    assert!(ip.wait().unwrap().success(), "{lines}");
+}
+
 #[test]
 #[ignore = "run by the test above, in a namespace of its own"]
-fn inside_the_namespace() {
-    let lines = "link set lo up\nlink add storm0 type veth peer name rack0\naddr add 10.9.0.1/16 dev rack0\n\
-                 link set rack0 up\nlink set storm0 up\n";
-    let mut ip = Command::new("ip").args(["-batch", "-"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
-    ip.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
-    assert!(ip.wait().unwrap().success());
+fn inside_the_servers_namespace() {
+    ip("link add storm0 type veth peer name rack0\naddr add 10.9.0.1/16 dev rack0\nlink set rack0 up\n");
+    let mut unshare = Command::new("unshare");
+    unshare.arg("--net");
+    let mut machines = again(unshare, "responder::inside_the_machines_namespace");
+    let mut machines = machines.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(machines.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains(READY)));
+    ip(&format!("link set storm0 netns {}\n", machines.id()));
     let rack = serve("rack0");
+    machines.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    lines.for_each(|line| println!("{}", line.unwrap()));
+    assert!(machines.wait().unwrap().success());
+    let half = NODES / 2;
+    assert_eq!((rack.count("inventory"), rack.count("written"), rack.count("POST /v1/ready")), (half, half, half));
+    assert_eq!(rack.count("POST /v1/redeem"), NODES);
+}
+
+const READY: &str = "the machines' namespace is there";
+
+#[test]
+#[ignore = "run by the test above, in a namespace of its own"]
+fn inside_the_machines_namespace() {
+    println!("{READY}");
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    ip("link set storm0 up\n");
     let rate = schedule::Arrivals::Rate(40.0);
     let storm = storm::Storm {
         interface: "storm0".to_owned(),
@@ -370,9 +399,6 @@ fn inside_the_namespace() {
     let report = storm::play(storm, run, &indicatif::ProgressBar::hidden()).unwrap();
     println!("{}", report.table());
     assert!(report.is_complete(), "{:?}", report.failures);
-    let half = NODES / 2;
-    assert_eq!((rack.count("inventory"), rack.count("written"), rack.count("POST /v1/ready")), (half, half, half));
-    assert_eq!(rack.count("POST /v1/redeem"), NODES);
-    let routes = Command::new("ip").args(["-4", "route", "show", "table", "local", "dev", "storm0"]).output().unwrap();
-    assert!(routes.stdout.is_empty(), "{}", String::from_utf8_lossy(&routes.stdout));
+    let show = |table| Command::new("ip").args(["-4", "route", "show", "table", table]).output().unwrap().stdout;
+    assert_eq!((show("local"), show("main")), (Vec::new(), Vec::new()), "routes are left");
 }
