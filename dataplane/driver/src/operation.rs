@@ -113,7 +113,7 @@ pub enum Operation {
         file: FileId,
         /// Byte offset in the file.
         offset: u64,
-        /// Where to; comes back in the completion. At most [`READ_BYTES_MAX`](crate::limits::READ_BYTES_MAX).
+        /// Where to; comes back in the completion. At most [`READ_BYTES_MAX`].
         buffer: Buffer,
     },
 }
@@ -144,10 +144,10 @@ pub struct SendDatagram {
     pub source: Option<IpAddr>,
     /// Interface index to send out of (`IP_PKTINFO`, `IPV6_PKTINFO`), for broadcast and link-local peers. Ignored for frames.
     pub interface: Option<u32>,
-    /// What; joined into one payload. At most [`DATAGRAM_BYTES_MAX`](crate::limits::DATAGRAM_BYTES_MAX) bytes.
+    /// What; joined into one payload. At most [`DATAGRAM_BYTES_MAX`] bytes.
     pub parts: Parts,
     /// Cut the payload into datagrams of this many bytes (`UDP_SEGMENT`); only the last may be shorter. At most
-    /// [`SEGMENTS_MAX`](crate::limits::SEGMENTS_MAX) segments.
+    /// [`SEGMENTS_MAX`] segments.
     pub segment_bytes: Option<NonZeroU16>,
 }
 
