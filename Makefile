@@ -2,10 +2,10 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help setup build demo test bench lint fmt clean-lab
+.PHONY: help setup build demo test e2e bench lint fmt clean-lab
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install the system packages that building and testing need
 	@tests/lab/setup.sh
@@ -18,6 +18,9 @@ demo: ## bare machines become running servers, then a storm of a thousand
 
 test: ## every check: format, lints, documentation, tests, guests
 	@tests/lab/test.sh
+
+e2e: ## only the tests that need machines
+	@tests/lab/e2e.sh
 
 bench: ## the benchmarks of the crates
 	@. tests/lab/toolchain.sh; cargo bench --workspace --benches

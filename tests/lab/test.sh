@@ -40,8 +40,8 @@ if ! wait "$packages"; then
 fi
 cat .lab/packages.log
 
-step "guests"
-tests/lab/as-root.sh cargo test --quiet --package bootstorm-tests --test e2e-machines -- --ignored --test-threads=1
+step "machines"
+tests/lab/e2e.sh machines
 
 step ""
 echo
