@@ -148,7 +148,6 @@ fn interfaces(class: &Path, boot: Mac) -> Vec<Interface> {
             if !device.join("device").exists() || number(&device.join("type")) != Some(1) || !mac.is_unicast() {
                 return None;
             }
-            let link = std::fs::read_link(device.join("device")).ok().and_then(|l| last_name(&l));
             Some(Interface {
                 name,
                 mac,
@@ -157,7 +156,7 @@ fn interfaces(class: &Path, boot: Mac) -> Vec<Interface> {
                     .and_then(|n| u32::try_from(n).ok())
                     .filter(|n| *n < 10_000_000),
                 driver: driver(&device.join("device")),
-                pci: link.filter(|address| is_pci_address(address)),
+                pci: pci_address(&device.join("device")),
                 boot: mac == boot,
             })
         })
@@ -199,6 +198,13 @@ fn pci(devices: &Path) -> Vec<PciDevice> {
 
 fn driver(device: &Path) -> Option<String> {
     std::fs::read_link(device.join("driver")).ok().and_then(|link| last_name(&link))
+}
+
+/// Address of the PCI function that a device is or belongs to (a virtio interface lies below its function).
+fn pci_address(device: &Path) -> Option<String> {
+    let path = std::fs::canonicalize(device).ok()?;
+    let names = path.components().rev().filter_map(|part| part.as_os_str().to_str());
+    names.into_iter().find(|name| is_pci_address(name)).map(str::to_string)
 }
 
 /// `0000:00:02.0`.
