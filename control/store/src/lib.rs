@@ -56,6 +56,8 @@ pub trait Store: Send + Sync {
     async fn machine_by_hostname(&self, hostname: &Hostname) -> Result<Option<Machine>>;
     /// The machine that an enrolment became.
     async fn machine_by_enrolment(&self, enrolment: EnrolmentId) -> Result<Option<Machine>>;
+    /// A machine whose last inventory names that system UUID (canonical, lower case); the first by id if several do.
+    async fn machine_by_system_uuid(&self, uuid: &str) -> Result<Option<Machine>>;
     /// Machines in the order of their host names.
     async fn machines(&self, filter: &MachineFilter, page: &Page<Hostname>) -> Result<Vec<Machine>>;
     /// How many machines there are in each status: (code, count), by code.
@@ -73,6 +75,8 @@ pub trait Store: Send + Sync {
     async fn operations(&self, filter: &OperationFilter, page: &Page<OperationId>) -> Result<Vec<Operation>>;
     /// Running operations whose deadline has passed, the longest overdue first.
     async fn overdue_operations(&self, now: Timestamp, limit: u32) -> Result<Vec<Operation>>;
+    /// The earliest deadline of a running operation; `None` if none runs.
+    async fn next_operation_deadline(&self) -> Result<Option<Timestamp>>;
     /// The boot trace of an operation, in order of time.
     async fn spans(&self, operation: OperationId) -> Result<Vec<Span>>;
 
@@ -98,6 +102,8 @@ pub trait Store: Send + Sync {
         retry_at: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<bool>;
+    /// Gives up every claim of `worker`: an earlier process of that name is gone, and what it had begun is due now.
+    async fn release_effects(&self, worker: &str, now: Timestamp) -> Result<()>;
     /// When the next effect becomes due; `None` if nothing is queued.
     async fn next_effect_due(&self) -> Result<Option<Timestamp>>;
 

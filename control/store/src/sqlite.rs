@@ -137,6 +137,10 @@ impl Store for SqliteStore {
         list::machine_by_hostname(&mut *self.readers.acquire().await?, hostname).await
     }
 
+    async fn machine_by_system_uuid(&self, uuid: &str) -> Result<Option<Machine>> {
+        list::machine_by_system_uuid(&mut *self.readers.acquire().await?, uuid).await
+    }
+
     async fn machine_by_enrolment(&self, enrolment: EnrolmentId) -> Result<Option<Machine>> {
         list::machine_by_enrolment(&mut *self.readers.acquire().await?, enrolment).await
     }
@@ -167,6 +171,10 @@ impl Store for SqliteStore {
     async fn operations(&self, filter: &OperationFilter, page: &Page<OperationId>) -> Result<Vec<Operation>> {
         let mut query = list::operations(filter, page);
         row::all_json(query.build(), &mut *self.readers.acquire().await?, "operation.data").await
+    }
+
+    async fn next_operation_deadline(&self) -> Result<Option<Timestamp>> {
+        list::next_operation_deadline(&mut *self.readers.acquire().await?).await
     }
 
     async fn overdue_operations(&self, now: Timestamp, limit: u32) -> Result<Vec<Operation>> {
@@ -210,6 +218,12 @@ impl Store for SqliteStore {
         let failed = effect::failed(&mut tx, id, worker, error, retry_at, now).await?;
         tx.commit().await?;
         Ok(failed)
+    }
+
+    async fn release_effects(&self, worker: &str, now: Timestamp) -> Result<()> {
+        let mut tx = self.write().await?;
+        effect::release(&mut tx, worker, now).await?;
+        Ok(tx.commit().await?)
     }
 
     async fn next_effect_due(&self) -> Result<Option<Timestamp>> {

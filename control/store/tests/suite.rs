@@ -577,6 +577,30 @@ async fn a_lost_workers_superseded_effect_gives_way_when_its_lease_ends<S: Site>
     assert_eq!(claim(&*store, "b", 70).await.first().map(|effect| effect.effect), Some(Effect::RevokeAttempt));
 }
 
+async fn a_worker_that_starts_anew_goes_on_at_once<S: Site>() {
+    let site = S::new();
+    let store = site.open().await;
+    create(&*store, 1).await;
+    let mut found = inventory(&[mac(1)]);
+    found.dmi.system_uuid = Some("4C4C4544-0042-3010-8052-B4C04F4E3132".to_string());
+    let change = Change::Inventory { machine: machine_id(1), inventory: Box::new(found) };
+    store.commit(vec![change], None, at(1)).await.expect("stored");
+    let by_uuid = store.machine_by_system_uuid("4c4c4544-0042-3010-8052-b4c04f4e3132").await.expect("a look");
+    assert_eq!(by_uuid.map(|machine| machine.id), Some(machine_id(1)));
+    assert_eq!(store.machine_by_system_uuid("00000000-0000-0000-0000-000000000001").await.expect("a look"), None);
+
+    assert_eq!(store.next_operation_deadline().await.expect("a look"), None);
+    commissioning(&*store, 2).await;
+    assert!(store.next_operation_deadline().await.expect("a look").is_some());
+    let claimed = claim(&*store, "a", 10).await;
+    assert_eq!(claimed.len(), 1);
+    assert!(claim(&*store, "a", 11).await.is_empty());
+    store.release_effects("b", at(11)).await.expect("nothing to release");
+    assert!(claim(&*store, "a", 11).await.is_empty());
+    store.release_effects("a", at(11)).await.expect("released");
+    assert_eq!(claim(&*store, "a", 11).await.first().map(|effect| (effect.id, effect.tries)), Some((claimed[0].id, 2)));
+}
+
 async fn operations_advance_finish_and_become_overdue<S: Site>() {
     let site = S::new();
     let store = site.open().await;
@@ -998,6 +1022,7 @@ macro_rules! every_test {
                 a_newer_step_supersedes_older_effects,
                 a_lost_workers_superseded_effect_gives_way_when_its_lease_ends,
                 operations_advance_finish_and_become_overdue,
+                a_worker_that_starts_anew_goes_on_at_once,
                 an_idempotency_key_names_one_operation_and_a_machine_has_one_at_a_time,
                 observations_are_applied_once_and_none_is_skipped,
                 leases_never_take_a_reservation,

@@ -230,12 +230,13 @@ async fn put_inventory(
     machine.firmware = Some(inventory.firmware);
     machine.inventory = Some(InventorySummary::of(inventory));
     save_machine(connection, &mut machine, now).await?;
-    let text = "INSERT INTO inventory (machine, at, data) VALUES ($1, $2, $3) \
-        ON CONFLICT (machine) DO UPDATE SET at = excluded.at, data = excluded.data";
+    let text = "INSERT INTO inventory (machine, at, data, system_uuid) VALUES ($1, $2, $3, $4) \
+        ON CONFLICT (machine) DO UPDATE SET at = excluded.at, data = excluded.data, system_uuid = excluded.system_uuid";
     sqlx::query(text)
         .bind(id.to_string())
         .bind(now.0)
         .bind(row::to_json("inventory.data", inventory)?)
+        .bind(inventory.dmi.system_uuid.as_deref().map(str::to_ascii_lowercase))
         .execute(connection)
         .await?;
     Ok(())

@@ -123,6 +123,12 @@ pub(super) async fn failed(
     Ok(done.rows_affected() > 0)
 }
 
+pub(super) async fn release(connection: &mut SqliteConnection, worker: &str, now: Timestamp) -> Result<()> {
+    let text = "UPDATE effect SET due = $2 WHERE worker = $1 AND state = 'started' AND due > $2";
+    sqlx::query(text).bind(worker).bind(now.0).execute(connection).await?;
+    Ok(())
+}
+
 pub(super) async fn next_due(connection: &mut SqliteConnection) -> Result<Option<Timestamp>> {
     let text = "SELECT e.due FROM effect e WHERE e.state <> 'failed' \
         AND NOT EXISTS (SELECT 1 FROM effect b WHERE b.machine = e.machine AND b.id < e.id) ORDER BY e.due LIMIT 1";

@@ -37,6 +37,19 @@ pub(super) async fn machine_by_enrolment(
     row::one_json(query, connection, "machine.data").await
 }
 
+pub(super) const BY_SYSTEM_UUID: &str = "SELECT m.data FROM inventory i JOIN machine m ON m.id = i.machine \
+    WHERE i.system_uuid = $1 ORDER BY i.machine LIMIT 1";
+
+pub(super) async fn machine_by_system_uuid(connection: &mut SqliteConnection, uuid: &str) -> Result<Option<Machine>> {
+    row::one_json(sqlx::query(BY_SYSTEM_UUID).bind(uuid), connection, "machine.data").await
+}
+
+pub(super) async fn next_operation_deadline(connection: &mut SqliteConnection) -> Result<Option<Timestamp>> {
+    let text = "SELECT deadline FROM operation WHERE deadline IS NOT NULL ORDER BY deadline LIMIT 1";
+    let deadline: Option<i64> = sqlx::query_scalar(text).fetch_optional(connection).await?;
+    Ok(deadline.map(Timestamp))
+}
+
 pub(super) async fn machine_counts(connection: &mut SqliteConnection) -> Result<Vec<(u8, u64)>> {
     let query = sqlx::query_as::<_, (i64, i64)>("SELECT status, COUNT(*) FROM machine GROUP BY status ORDER BY status");
     let rows = query.fetch_all(connection).await?;

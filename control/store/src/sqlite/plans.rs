@@ -38,6 +38,7 @@ async fn lists_that_can_grow_use_an_index_for_filter_and_order() {
         log(LogFilter { machine: Some(machine), operation: None }, Order::NewestFirst),
         log(LogFilter { machine: None, operation: Some(operation) }, Order::NewestFirst),
         list::OVERDUE.to_string(),
+        list::BY_SYSTEM_UUID.to_string(),
         address::IN_SUBNET.to_string(),
         effect::DUE.to_string(),
     ];
