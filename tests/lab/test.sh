@@ -28,7 +28,7 @@ step "lints"
 cargo clippy --quiet --workspace --all-targets -- -D warnings
 
 step "documentation"
-RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps --document-private-items
+RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps
 
 step "tests"
 cargo test --quiet --workspace
