@@ -48,7 +48,8 @@ pub async fn run_renewal(command_line: CommandLine) {
 }
 
 async fn renew(command_line: &CommandLine) -> std::io::Result<Option<Renewal>> {
-    let socket = tokio::net::UdpSocket::bind((command_line.address, CLIENT_PORT)).await?;
+    // Not bound to the address: some servers broadcast their answers all the same.
+    let socket = tokio::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, CLIENT_PORT)).await?;
     let transaction_id = (retry::random() as u32).to_be_bytes();
     let server = SocketAddr::new(command_line.http.ip(), SERVER_PORT);
     socket.send_to(&request(transaction_id, command_line.mac, command_line.address), server).await?;
