@@ -1,0 +1,216 @@
+//! Configuration: the file's shape, and one pure conversion to a checked shape. Unknown keys are refused.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use bootstorm_api::role::EnlistThen;
+use serde::Deserialize;
+
+use crate::supervisor::sockets::Ports;
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read configuration `{path}`: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not what it must be: an unknown key, a wrong type.
+    #[error("configuration `{path}`, line {line}: {message}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong, on one line.
+        message: String,
+    },
+    /// A value that cannot be used.
+    #[error("configuration: `{key}` is `{value}`: {rule}")]
+    Value {
+        /// Its key.
+        key: &'static str,
+        /// The value.
+        value: String,
+        /// What it must be.
+        rule: &'static str,
+    },
+}
+
+/// A checked configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Address of the API.
+    pub api_listen: SocketAddr,
+    /// Names of the interfaces served.
+    pub interfaces: Vec<String>,
+    /// Ports of the rack.
+    pub ports: Ports,
+    /// Shards; 0 means one for each processor.
+    pub shards: u16,
+    /// What happens to a machine after it has enlisted.
+    pub enlist_then: EnlistThen,
+    /// Origins that webhooks may reach besides public addresses.
+    pub fetch_allow: Vec<String>,
+    /// Bytes an uploaded image may have.
+    pub upload_bytes_max: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    api: Api,
+    rack: Rack,
+    enlist: Enlist,
+    fetch: Fetch,
+    image: Image,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Api {
+    listen: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Rack {
+    interfaces: Vec<String>,
+    http: u16,
+    agent: u16,
+    tftp: u16,
+    dhcp: u16,
+    shards: u16,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Enlist {
+    then: EnlistThen,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Fetch {
+    allow: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Image {
+    upload_gib_max: u64,
+}
+
+impl Default for Api {
+    fn default() -> Api {
+        Api { listen: "127.0.0.1:5240".into() }
+    }
+}
+
+impl Default for Rack {
+    fn default() -> Rack {
+        Rack { interfaces: vec![], http: 5248, agent: 5249, tftp: 69, dhcp: 67, shards: 0 }
+    }
+}
+
+impl Default for Image {
+    fn default() -> Image {
+        Image { upload_gib_max: 64 }
+    }
+}
+
+/// Reads a configuration file; without one the defaults are used.
+pub fn read(path: Option<&Path>) -> Result<Config, ConfigError> {
+    let Some(path) = path else { return check(File::default()) };
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
+    parse(path, &text)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+    let file = toml::from_str(text).map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        ConfigError::Syntax { path: path.to_path_buf(), line, message: error.message().replace('\n', " ") }
+    })?;
+    check(file)
+}
+
+fn check(file: File) -> Result<Config, ConfigError> {
+    let listen = file.api.listen;
+    let api_listen = listen.parse().map_err(|_| ConfigError::Value {
+        key: "api.listen",
+        value: listen,
+        rule: "it must be ADDRESS:PORT, e.g. 127.0.0.1:5240",
+    })?;
+    for (key, port) in [("rack.http", file.rack.http), ("rack.agent", file.rack.agent), ("rack.tftp", file.rack.tftp)] {
+        if port == 0 {
+            return Err(ConfigError::Value { key, value: "0".into(), rule: "it must be a port from 1 to 65535" });
+        }
+    }
+    if file.rack.shards > 256 {
+        let value = file.rack.shards.to_string();
+        return Err(ConfigError::Value {
+            key: "rack.shards",
+            value,
+            rule: "it must be at most 256 (0: one a processor)",
+        });
+    }
+    if let Some(origin) = file.fetch.allow.iter().find(|o| !o.starts_with("http://") && !o.starts_with("https://")) {
+        let rule = "each must be SCHEME://HOST:PORT with http or https";
+        return Err(ConfigError::Value { key: "fetch.allow", value: origin.clone(), rule });
+    }
+    let upload_bytes_max = file.image.upload_gib_max.checked_mul(1 << 30).ok_or(ConfigError::Value {
+        key: "image.upload_gib_max",
+        value: file.image.upload_gib_max.to_string(),
+        rule: "it must be a number of GiB",
+    })?;
+    Ok(Config {
+        api_listen,
+        interfaces: file.rack.interfaces,
+        ports: Ports { dhcp: file.rack.dhcp, tftp: file.rack.tftp, http: file.rack.http, agent: file.rack.agent },
+        shards: file.rack.shards,
+        enlist_then: file.enlist.then,
+        fetch_allow: file.fetch.allow,
+        upload_bytes_max,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_text(text: &str) -> Result<Config, ConfigError> {
+        parse(Path::new("bootstorm.toml"), text)
+    }
+
+    #[test]
+    fn the_example_holds_every_key_with_its_default() {
+        let example = include_str!("../bootstorm.example.toml");
+        assert_eq!(parse_text(example).expect("the example is valid"), read(None).expect("defaults are valid"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_in_one_line_that_names_it() {
+        let error = parse_text("[rack]\nhttp = 80\nhtpp = 81\n").expect_err("unknown key").to_string();
+        assert!(error.contains("line 3") && error.contains("htpp") && !error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn values_are_checked_before_anything_starts() {
+        for bad in [
+            "[api]\nlisten = \"localhost\"",
+            "[rack]\nhttp = 0",
+            "[rack]\nshards = 1000",
+            "[fetch]\nallow = [\"ftp://x\"]",
+            "[enlist]\nthen = \"deploy\"",
+            "[image]\nupload_gib_max = 99999999999999",
+        ] {
+            assert!(parse_text(bad).is_err(), "{bad}");
+        }
+    }
+}
