@@ -1,0 +1,564 @@
+//! HTTP connections of a shard: one request at a time, answered from memory or in quanta read from packs.
+//!
+//! A connection has one send and one read in flight at most, and reads one quantum ahead of what it sends. Octets that come
+//! before the response has gone are pipelining: the response is finished, the connection closed, nothing more is read.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bootstorm_content::IndexedManifest;
+use bootstorm_driver::{ConnectionId, Event, ListenerId, More, Operation, OperationId, Parts, Repeat};
+use bootstorm_engine::http::{Resource, route};
+use bootstorm_proto::http::server::{
+    Connection, Method, Request, RequestParser, ResponseHead, Selection, Status, format_date, select,
+};
+use bootstorm_proto::limits as proto;
+use bootstorm_snapshot::Stage;
+use bytes::Bytes;
+
+use crate::core::{Core, Kind, Next, token};
+use crate::limits;
+use crate::mail::{Absent, Ask, Mail, ScriptAsk};
+use crate::slab::{Key, Slab};
+
+const OCTETS: &str = "application/octet-stream";
+const TEXT: &str = "text/plain; charset=utf-8";
+const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The HTTP connections of one shard.
+pub(crate) struct Http {
+    connections: Slab<Peer>,
+    listeners: Vec<ListenerId>,
+    stopping: bool,
+}
+
+struct Peer {
+    id: ConnectionId,
+    source: IpAddr,
+    /// The rack's address as the peer sees it.
+    local: IpAddr,
+    parser: RequestParser,
+    /// The request's head, kept until its response is made.
+    buffer: Vec<u8>,
+    state: State,
+    receive: Option<OperationId>,
+    close: bool,
+    deadline: Instant,
+    armed: Option<Instant>,
+}
+
+enum State {
+    /// Waits for a head.
+    Head,
+    /// Waits for what the request is about.
+    Asking(Option<Stage>),
+    Responding(Response),
+    /// The response is out; waits for the peer's end.
+    Lingering,
+}
+
+struct Response {
+    head: Option<Bytes>,
+    body: Body,
+    sending: bool,
+    stage: Option<Stage>,
+}
+
+enum Body {
+    Bytes(Option<Bytes>),
+    Stored {
+        manifest: Arc<IndexedManifest>,
+        /// What is not read yet.
+        range: Range<u64>,
+        ready: Option<Bytes>,
+        reading: Option<u32>,
+        waiting: bool,
+    },
+}
+
+/// What a request is answered with.
+enum Content {
+    Bytes(Bytes, &'static str),
+    Stored(Arc<IndexedManifest>),
+    Status(Status),
+}
+
+impl Http {
+    pub(crate) fn new() -> Http {
+        Http { connections: Slab::new(limits::CONNECTIONS_MAX as usize), listeners: Vec::new(), stopping: false }
+    }
+
+    pub(crate) fn listen(&mut self, core: &mut Core, listener: ListenerId) {
+        self.listeners.push(listener);
+        core.submit(token(Kind::Accept, Key { slot: 0, generation: 0 }), Operation::Accept { listener });
+    }
+
+    /// Closes the listeners and idle connections; responses under way go on.
+    pub(crate) fn stop(&mut self, core: &mut Core) {
+        self.stopping = true;
+        self.listeners.drain(..).for_each(|listener| core.driver.remove_listener(listener));
+        for key in self.connections.keys() {
+            match self.connections.find(key) {
+                Some(Peer { state: State::Responding(_), close, .. }) => *close = true,
+                Some(_) => self.remove(core, key),
+                None => {}
+            }
+        }
+    }
+
+    /// Whether no response is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.connections.len() == 0
+    }
+
+    pub(crate) fn handle_accepted(&mut self, core: &mut Core, event: Event) {
+        let id = match event {
+            Event::Accepted(id) => id,
+            Event::Failed(error) => return tracing::warn!(%error, "accepting failed"),
+            _ => return,
+        };
+        let addresses =
+            core.driver.peer_address(id).and_then(|peer| Ok((peer.ip(), core.driver.local_address(id)?.ip())));
+        let Ok((source, local)) = addresses else { return core.driver.close(id) };
+        if self.stopping || !core.shared.connections.take(source) {
+            core.shared.metrics.dropped("http", "source_connections");
+            return core.driver.close(id);
+        }
+        let peer = Peer {
+            id,
+            source,
+            local,
+            parser: RequestParser::new(),
+            buffer: Vec::new(),
+            state: State::Head,
+            receive: None,
+            close: false,
+            deadline: core.now + proto::HTTP_HEAD_DEADLINE,
+            armed: None,
+        };
+        let Ok(key) = self.connections.insert(peer) else {
+            core.shared.connections.give(source);
+            core.shared.metrics.dropped("http", "connections");
+            return core.driver.close(id);
+        };
+        core.shared.metrics.http_connections.inc();
+        let receive = Operation::Receive { connection: id, repeat: Repeat::Continuous };
+        let receive = core.submit(token(Kind::HttpReceive, key), receive);
+        if receive.is_none() {
+            return self.remove(core, key);
+        }
+        if let Some(peer) = self.connections.find(key) {
+            peer.receive = receive;
+            core.arm(&mut peer.armed, peer.deadline, token(Kind::Request, key));
+        }
+    }
+
+    pub(crate) fn handle_received(&mut self, core: &mut Core, key: Key, event: Event) {
+        let Some(peer) = self.connections.find(key) else { return };
+        match event {
+            Event::Bytes(bytes) => match peer.state {
+                State::Head => {
+                    if peer.buffer.is_empty() {
+                        peer.set_deadline(core, key, proto::HTTP_HEAD_DEADLINE);
+                    }
+                    peer.buffer.extend_from_slice(&bytes);
+                    drop(bytes);
+                    self.parse(core, key);
+                }
+                State::Asking(_) | State::Responding(_) => {
+                    if !peer.close {
+                        core.shared.metrics.dropped("http", "pipelined");
+                    }
+                    peer.close = true;
+                    if let Some(receive) = peer.receive.take() {
+                        core.driver.cancel(receive);
+                    }
+                }
+                State::Lingering => {}
+            },
+            Event::EndOfStream => match peer.state {
+                // The peer may have ended its half after the request; what it asked for it still gets.
+                State::Asking(_) | State::Responding(_) => (peer.close, peer.receive) = (true, None),
+                State::Head | State::Lingering => self.remove(core, key),
+            },
+            Event::Failed(_) => self.remove(core, key),
+            _ => {}
+        }
+    }
+
+    /// Looks whether the head is whole, and if it is, answers or asks.
+    fn parse(&mut self, core: &mut Core, key: Key) {
+        let Some(peer) = self.connections.find(key) else { return };
+        let buffer = std::mem::take(&mut peer.buffer);
+        let (request, length) = match peer.parser.parse(&buffer) {
+            Ok(None) => {
+                peer.buffer = buffer;
+                return;
+            }
+            Ok(Some(parsed)) => parsed,
+            Err(rejection) => {
+                core.shared.metrics.dropped("http", rejection.name());
+                let head = ResponseHead::rejection(rejection);
+                return self.respond_head(core, key, &head, Body::Bytes(None), None);
+            }
+        };
+        if length != buffer.len() {
+            core.shared.metrics.dropped("http", "pipelined");
+            let head = ResponseHead::new(Status::BadRequest, 0, Connection::Close);
+            return self.respond_head(core, key, &head, Body::Bytes(None), None);
+        }
+        peer.parser = RequestParser::new();
+        peer.set_deadline(core, key, limits::WAIT_DEADLINE);
+        let index = core.shared.index.load_full();
+        let resource = route(&index, &request);
+        let content = match resource {
+            Resource::Bytes(bytes) => Content::Bytes(bytes, OCTETS),
+            Resource::Metrics => Content::Bytes(core.shared.metrics.text().into(), METRICS),
+            Resource::Health => Content::Bytes(Bytes::from_static(b"ok\n"), TEXT),
+            Resource::NotFound => Content::Status(Status::NotFound),
+            Resource::BadMac => Content::Status(Status::BadRequest),
+            Resource::File { manifest, stage } => match core.manifest(&manifest) {
+                Some(manifest) => {
+                    return self.respond(core, key, &request, Content::Stored(manifest), stage);
+                }
+                None => {
+                    let waiter = core.waiter(token(Kind::Request, key));
+                    return self
+                        .wait(core, key, buffer, stage, |core| core.ask(Ask::Manifest { waiter, digest: manifest }));
+                }
+            },
+            Resource::Manifest(digest) => {
+                let waiter = core.waiter(token(Kind::Request, key));
+                return self.wait(core, key, buffer, None, |core| core.ask(Ask::ManifestBytes { waiter, digest }));
+            }
+            Resource::Chunk(name) => {
+                let waiter = core.waiter(token(Kind::Request, key));
+                return self.wait(core, key, buffer, None, |core| core.ask(Ask::Chunk { waiter, name }));
+            }
+            Resource::Script { mac, format } => {
+                let rack = match peer.local {
+                    IpAddr::V4(address) => address,
+                    IpAddr::V6(address) => address.to_ipv4_mapped().unwrap_or(Ipv4Addr::UNSPECIFIED),
+                };
+                let waiter = core.waiter(token(Kind::Request, key));
+                let ask = ScriptAsk { waiter, mac, rack, format, method: request.method };
+                return self.wait(core, key, buffer, None, |core| core.to_engine(Mail::AskScript(ask)));
+            }
+        };
+        self.respond(core, key, &request, content, None);
+    }
+
+    /// Asks another thread for what the request is about.
+    fn wait(
+        &mut self,
+        core: &mut Core,
+        key: Key,
+        buffer: Vec<u8>,
+        stage: Option<Stage>,
+        ask: impl FnOnce(&mut Core) -> bool,
+    ) {
+        if let Some(peer) = self.connections.find(key) {
+            peer.buffer = buffer;
+            peer.state = State::Asking(stage);
+            if !ask(core) {
+                let status = if core.shared.has_engine { Status::ServiceUnavailable } else { Status::NotFound };
+                self.answer(core, key, Content::Status(status));
+            }
+        }
+    }
+
+    pub(crate) fn handle_manifest(&mut self, core: &mut Core, key: Key, outcome: Result<Arc<IndexedManifest>, Absent>) {
+        let content = match outcome {
+            Ok(manifest) => {
+                core.keep_manifest(&manifest);
+                Content::Stored(manifest)
+            }
+            Err(absent) => Content::Status(status(absent)),
+        };
+        self.answer(core, key, content);
+    }
+
+    pub(crate) fn handle_bytes(&mut self, core: &mut Core, key: Key, outcome: Result<Bytes, Absent>) {
+        let content = match outcome {
+            Ok(bytes) => Content::Bytes(bytes, OCTETS),
+            Err(absent) => Content::Status(status(absent)),
+        };
+        self.answer(core, key, content);
+    }
+
+    pub(crate) fn handle_script(&mut self, core: &mut Core, key: Key, text: Option<String>) {
+        let content = text.map_or(Content::Status(Status::NotFound), |text| Content::Bytes(text.into(), TEXT));
+        self.answer(core, key, content);
+    }
+
+    /// What the request was waiting for has come. Its head is parsed once more: that is less than keeping it in pieces.
+    fn answer(&mut self, core: &mut Core, key: Key, content: Content) {
+        let Some(peer) = self.connections.find(key) else { return };
+        let State::Asking(stage) = peer.state else { return };
+        let buffer = std::mem::take(&mut peer.buffer);
+        match RequestParser::new().parse(&buffer) {
+            Ok(Some((request, _))) => self.respond(core, key, &request, content, stage),
+            // It was parsed before.
+            Ok(None) | Err(_) => self.remove(core, key),
+        }
+    }
+
+    fn respond(&mut self, core: &mut Core, key: Key, request: &Request<'_>, content: Content, stage: Option<Stage>) {
+        let close = self.stopping || self.connections.find(key).is_some_and(|peer| peer.close);
+        let connection = if close { Connection::Close } else { request.connection };
+        let (bytes_total, kind, tag) = match &content {
+            Content::Bytes(bytes, kind) => (bytes.len() as u64, *kind, None),
+            Content::Stored(manifest) => {
+                (manifest.manifest().stored_bytes(), OCTETS, Some(manifest.digest().to_string()))
+            }
+            Content::Status(status) => {
+                // Whoever must come again may come by another connection: then a late answer finds nobody.
+                let connection = if *status == Status::ServiceUnavailable { Connection::Close } else { connection };
+                let mut head = ResponseHead::new(*status, 0, connection);
+                if *status == Status::ServiceUnavailable {
+                    head.retry_after_seconds = Some(limits::RETRY_AFTER_SECONDS);
+                }
+                return self.respond_head(core, key, &head, Body::Bytes(None), None);
+            }
+        };
+        let base = |status, length| ResponseHead {
+            content_type: Some(kind),
+            entity_tag: tag.as_deref(),
+            cache_control: tag.is_none().then_some("no-store"),
+            ..ResponseHead::new(status, length, connection)
+        };
+        let (head, range) = match select(request, bytes_total, tag.as_deref()) {
+            Selection::Whole => (base(Status::Ok, bytes_total), 0..bytes_total),
+            Selection::Part(range) => {
+                let mut head = base(Status::PartialContent, range.end - range.start);
+                head.part = Some((range.clone(), bytes_total));
+                (head, range)
+            }
+            Selection::NotModified => (base(Status::NotModified, 0), 0..0),
+            Selection::NotSatisfiable => {
+                let mut head = base(Status::RangeNotSatisfiable, 0);
+                head.unsatisfied_bytes = Some(bytes_total);
+                (head, 0..0)
+            }
+        };
+        let stage = stage.filter(|_| request.method == Method::Get && range.end == bytes_total);
+        let range = if request.method == Method::Head { 0..0 } else { range };
+        let body = match content {
+            Content::Bytes(bytes, _) => {
+                let bounds = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
+                Body::Bytes(bounds.map(|(start, end)| bytes.slice(start..end)).filter(|part| !part.is_empty()))
+            }
+            Content::Stored(manifest) => Body::Stored { manifest, range, ready: None, reading: None, waiting: false },
+            Content::Status(_) => Body::Bytes(None),
+        };
+        self.respond_head(core, key, &head, body, stage);
+    }
+
+    fn respond_head(&mut self, core: &mut Core, key: Key, head: &ResponseHead<'_>, body: Body, stage: Option<Stage>) {
+        let Some(peer) = self.connections.find(key) else { return };
+        let date = format_date(core.time.unix_seconds());
+        let head = ResponseHead { date: Some(&date), ..head.clone() };
+        let mut buffer = vec![0; proto::HTTP_RESPONSE_HEAD_BYTES];
+        let Ok(length) = head.write(&mut buffer) else {
+            tracing::error!(status = head.status.code(), "a response head could not be written");
+            return self.remove(core, key);
+        };
+        buffer.truncate(length);
+        core.shared.metrics.response(head.status.code());
+        peer.close |= head.connection == Connection::Close;
+        peer.state = State::Responding(Response { head: Some(buffer.into()), body, sending: false, stage });
+        self.pump(core, key);
+    }
+
+    /// Sends what is ready, reads what is next, ends what is done.
+    fn pump(&mut self, core: &mut Core, key: Key) {
+        let Some(peer) = self.connections.find(key) else { return };
+        let State::Responding(response) = &mut peer.state else { return };
+        if !response.sending
+            && let Some(parts) = response.next_parts()
+        {
+            let body_bytes = parts.len() as u64;
+            let more = if response.is_drained() { More::Done } else { More::Follows };
+            let send = Operation::Send { connection: peer.id, parts, more };
+            response.sending = true;
+            if core.submit(token(Kind::HttpSend, key), send).is_none() {
+                return self.remove(core, key);
+            }
+            core.shared.metrics.http_bytes.inc_by(body_bytes);
+            peer.deadline = core.now + limits::SEND_DEADLINE;
+            core.arm(&mut peer.armed, peer.deadline, token(Kind::Request, key));
+        }
+        let State::Responding(response) = &mut peer.state else { return };
+        if let Body::Stored { manifest, range, ready: None, reading: reading @ None, waiting: waiting @ false } =
+            &mut response.body
+            && !range.is_empty()
+        {
+            match core.read((Kind::HttpRead, key), manifest, range.clone()) {
+                Next::Reading { bytes } => *reading = Some(bytes),
+                Next::Waiting => {
+                    *waiting = true;
+                    if !response.sending {
+                        peer.set_deadline(core, key, limits::WAIT_DEADLINE);
+                    }
+                }
+                Next::Failed => return self.give_up(core, key),
+            }
+            return;
+        }
+        if !response.sending && response.is_drained() {
+            self.finish(core, key);
+        }
+    }
+
+    pub(crate) fn handle_sent(&mut self, core: &mut Core, key: Key, event: Event) {
+        let Some(peer) = self.connections.find(key) else { return };
+        match (&mut peer.state, event) {
+            (State::Responding(response), Event::Sent(_)) => {
+                response.sending = false;
+                if matches!(&response.body, Body::Stored { waiting: true, .. }) {
+                    peer.set_deadline(core, key, limits::WAIT_DEADLINE);
+                }
+                self.pump(core, key);
+            }
+            _ => self.remove(core, key),
+        }
+    }
+
+    pub(crate) fn handle_read(&mut self, core: &mut Core, key: Key, event: Event) {
+        let Some(peer) = self.connections.find(key) else { return };
+        let State::Responding(Response { body: Body::Stored { manifest, range, ready, reading, .. }, .. }) =
+            &mut peer.state
+        else {
+            return;
+        };
+        let Some(expected) = reading.take() else { return };
+        let end = range.start + u64::from(expected);
+        match event {
+            Event::Read(buffer) if buffer.len() == expected as usize => {
+                *ready = Some(buffer.into_bytes());
+                range.start = end;
+                self.pump(core, key);
+            }
+            event => {
+                tracing::warn!(?event, "a pack could not be read");
+                core.distrust(manifest, range.start..end.min(range.end));
+                self.give_up(core, key);
+            }
+        }
+    }
+
+    /// Chunks that a response waited for can be planned again, or cannot be had.
+    pub(crate) fn handle_chunks(&mut self, core: &mut Core, key: Key, outcome: Result<(), Absent>) {
+        let Some(peer) = self.connections.find(key) else { return };
+        let State::Responding(Response { body: Body::Stored { waiting, .. }, .. }) = &mut peer.state else { return };
+        if !std::mem::take(waiting) {
+            return;
+        }
+        match outcome {
+            Ok(()) => self.pump(core, key),
+            Err(_) => self.give_up(core, key),
+        }
+    }
+
+    /// The body cannot be had: 503 if nothing has been said yet, else the connection ends short of its length.
+    fn give_up(&mut self, core: &mut Core, key: Key) {
+        let Some(peer) = self.connections.find(key) else { return };
+        core.shared.metrics.dropped("http", "content_missing");
+        let unsaid = matches!(&peer.state, State::Responding(Response { head: Some(_), sending: false, .. }));
+        if !unsaid {
+            return self.remove(core, key);
+        }
+        let mut head = ResponseHead::new(Status::ServiceUnavailable, 0, Connection::Close);
+        head.retry_after_seconds = Some(limits::RETRY_AFTER_SECONDS);
+        self.respond_head(core, key, &head, Body::Bytes(None), None);
+    }
+
+    /// The response is with the kernel, whole.
+    fn finish(&mut self, core: &mut Core, key: Key) {
+        let Some(peer) = self.connections.find(key) else { return };
+        if let State::Responding(Response { stage: Some(stage), .. }) = peer.state {
+            let from = peer.source;
+            core.to_engine(Mail::Fetched { from, stage });
+        }
+        if !peer.close {
+            peer.state = State::Head;
+            return peer.set_deadline(core, key, limits::IDLE_DEADLINE);
+        }
+        if peer.receive.is_none() || core.driver.shutdown_write(peer.id).is_err() {
+            return self.remove(core, key);
+        }
+        peer.state = State::Lingering;
+        peer.set_deadline(core, key, limits::LINGER_DEADLINE);
+    }
+
+    pub(crate) fn handle_timeout(&mut self, core: &mut Core, key: Key) {
+        let Some(peer) = self.connections.find(key) else { return };
+        peer.armed = None;
+        if peer.deadline > core.now {
+            return core.arm(&mut peer.armed, peer.deadline, token(Kind::Request, key));
+        }
+        match &peer.state {
+            State::Head if peer.buffer.is_empty() => self.remove(core, key),
+            State::Head => {
+                core.shared.metrics.dropped("http", "head_too_slow");
+                self.remove(core, key);
+            }
+            State::Asking(_) => self.answer(core, key, Content::Status(Status::ServiceUnavailable)),
+            State::Responding(Response { sending: true, .. }) => {
+                core.shared.metrics.dropped("http", "reads_too_slowly");
+                self.remove(core, key);
+            }
+            State::Responding(_) => self.give_up(core, key),
+            State::Lingering => self.remove(core, key),
+        }
+    }
+
+    fn remove(&mut self, core: &mut Core, key: Key) {
+        if let Some(peer) = self.connections.remove(key) {
+            core.driver.close(peer.id);
+            core.shared.connections.give(peer.source);
+            core.shared.metrics.http_connections.dec();
+        }
+    }
+}
+
+impl Peer {
+    fn set_deadline(&mut self, core: &mut Core, key: Key, after: Duration) {
+        self.deadline = core.now + after;
+        core.arm(&mut self.armed, self.deadline, token(Kind::Request, key));
+    }
+}
+
+impl Response {
+    /// What can be sent now. The head waits for the first octets of a stored body, so that a missing chunk is a 503.
+    fn next_parts(&mut self) -> Option<Parts> {
+        let part = match &mut self.body {
+            Body::Bytes(bytes) => bytes.take(),
+            Body::Stored { ready: None, reading, range, .. } if reading.is_some() || !range.is_empty() => return None,
+            Body::Stored { ready, .. } => ready.take(),
+        };
+        match (self.head.take(), part) {
+            (Some(head), Some(part)) => Some([head, part].into()),
+            (Some(bytes), None) | (None, Some(bytes)) => Some(bytes.into()),
+            (None, None) => None,
+        }
+    }
+
+    /// Whether nothing is left to send.
+    fn is_drained(&self) -> bool {
+        self.head.is_none()
+            && match &self.body {
+                Body::Bytes(bytes) => bytes.is_none(),
+                Body::Stored { range, ready, reading, .. } => range.is_empty() && ready.is_none() && reading.is_none(),
+            }
+    }
+}
+
+fn status(absent: Absent) -> Status {
+    match absent {
+        Absent::Unknown => Status::NotFound,
+        Absent::Later => Status::ServiceUnavailable,
+    }
+}

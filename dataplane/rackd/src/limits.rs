@@ -1,0 +1,109 @@
+//! Every bound of this crate: unit, reason, relation to its neighbours.
+
+use std::time::Duration;
+
+use bootstorm_snapshot::limits as snapshot;
+
+/// Octets of one quantum of a response: one read, one send, the unit of fairness between connections. Between 128 KiB and
+/// 512 KiB bulk throughput is flat, and a chunk of a disk image is of this size.
+pub const QUANTUM_BYTES: u64 = 256 << 10;
+
+// ---- HTTP
+/// Connections of one shard.
+pub const CONNECTIONS_MAX: u32 = 8_192;
+/// Connections of one source address over all shards of a rack: an agent uses a few, firmware one.
+pub const CONNECTIONS_PER_SOURCE_MAX: u32 = 256;
+/// Connections of one source address under `serve`, whose clients are a lab or a bench behind one address.
+pub const SERVE_CONNECTIONS_PER_SOURCE_MAX: u32 = 4_096;
+/// How long an open connection may say nothing between two requests.
+pub const IDLE_DEADLINE: Duration = Duration::from_secs(60);
+/// How long one quantum may take to leave: 8.7 KB/s, below which nobody boots.
+pub const SEND_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a request may wait for a manifest, a chunk on its way or a script.
+pub const WAIT_DEADLINE: Duration = Duration::from_secs(20);
+/// How long the peer's end of a finished connection is waited for, so that its last octets are not lost to a reset.
+pub const LINGER_DEADLINE: Duration = Duration::from_secs(2);
+/// What a client is told to wait after a 503, in seconds.
+pub const RETRY_AFTER_SECONDS: u32 = 2;
+
+// ---- TFTP
+/// Transfers of one shard.
+pub const TRANSFERS_MAX: usize = 2_048;
+/// Transfers of one source address over all shards (threat model, TFTP).
+pub const TRANSFERS_PER_SOURCE_MAX: u32 = 16;
+/// Transfers of one source address under `serve`.
+pub const SERVE_TRANSFERS_PER_SOURCE_MAX: u32 = 1_024;
+/// Octets of headers around a TFTP block: IPv4 20, UDP 8, TFTP 4.
+pub const TFTP_OVERHEAD_BYTES: u16 = 32;
+
+// ---- Queues between threads
+/// Messages that wait for a shard. Replies are fewer than its connections and transfers; requests for scripts and the
+/// gateway's requests share the rest.
+pub const SHARD_MAIL_MAX: usize = 16_384;
+/// Questions that wait for the thread that reads and verifies content.
+pub const READER_QUEUE_MAX: usize = 16_384;
+/// Messages that wait for the thread that fills the content store; each may hold one attachment of 1 MiB.
+pub const FILL_QUEUE_MAX: usize = 128;
+/// Parts of snapshots that wait for their thread.
+pub const SNAPSHOT_QUEUE_MAX: usize = 4;
+/// Frames that wait for the gateway. Answers are fewer than requests in flight, wishes than
+/// [`bootstorm_api::limits::WISHES_IN_FLIGHT_MAX`]; observations stop before.
+pub const GATEWAY_FRAMES_MAX: usize = 4_096;
+/// Observations sent and not yet acknowledged.
+pub const OBSERVATIONS_IN_FLIGHT_MAX: u64 = 1_024;
+/// How long an acknowledgement is waited for before observations are sent again.
+pub const OBSERVATIONS_RESEND: Duration = Duration::from_secs(30);
+/// Scripts being made.
+pub const SCRIPTS_PENDING_MAX: usize = 32_768;
+
+// ---- Content
+/// Chunks on their way because somebody waits for them.
+pub const FLIGHTS_MAX: usize = 4_096;
+/// Requests that wait for chunks on their way.
+pub const FLIGHT_WAITERS_MAX: usize = 16_384;
+/// How long a wish may stay without an answer.
+pub const WISH_DEADLINE: Duration = Duration::from_secs(60);
+/// First pause before a file is wished for again.
+pub const WISH_PAUSE_FIRST: Duration = Duration::from_secs(1);
+/// Longest pause.
+pub const WISH_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Octets that are fetched before they are committed while more is waiting.
+pub const FILL_BATCH_BYTES: usize = 8 << 20;
+/// Manifests that a shard holds so as not to ask for them at each request.
+pub const SHARD_MANIFESTS_MAX: usize = 32;
+/// Chunks of the largest manifest that a shard holds: 48 MiB of entries.
+pub const SHARD_MANIFEST_CHUNKS_MAX: usize = 1 << 20;
+/// Octets of encoded manifests kept so that a thousand agents of one image share them.
+pub const MANIFEST_BYTES_CACHED_MAX: usize = 64 << 20;
+/// Digests in one status: a longer list would not fit a frame, and nobody reads it.
+pub const STATUS_MISSING_MAX: usize = 8_192;
+
+// ---- Snapshot
+/// Lines of one transfer of a snapshot: a site of a million machines.
+pub const TRANSFER_LINES_MAX: usize = 4 << 20;
+/// Octets of the delta log below which it is not worth a new base.
+pub const DELTA_BYTES_MIN: u64 = 1 << 20;
+/// Octets of a snapshot file that are read.
+pub const SNAPSHOT_FILE_BYTES_MAX: u64 = 4 << 30;
+
+// ---- Files of `serve`
+/// Files under the directory: names and manifests are held in memory.
+pub const SERVE_FILES_MAX: usize = 65_536;
+/// Directories below one another.
+pub const SERVE_DEPTH_MAX: usize = 32;
+
+/// How long work under way may go on after a stop was asked for.
+pub const STOP_DEADLINE: Duration = Duration::from_secs(2);
+/// How often the engine's counters are laid out for `/metrics`.
+pub const METRICS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the role looks whether it is to stop while it waits for a new stream.
+pub const STREAM_POLL: Duration = Duration::from_millis(100);
+
+const _: () = assert!(QUANTUM_BYTES as usize <= bootstorm_driver::limits::READ_BYTES_MAX);
+const _: () = assert!(QUANTUM_BYTES == snapshot::CHUNK_RAW_BYTES as u64);
+const _: () = assert!(CONNECTIONS_MAX as usize + TRANSFERS_MAX < SHARD_MAIL_MAX);
+const _: () = assert!(
+    bootstorm_api::limits::LOCAL_REQUESTS_IN_FLIGHT_MAX + bootstorm_api::limits::WISHES_IN_FLIGHT_MAX + 8
+        < GATEWAY_FRAMES_MAX
+);
+const _: () = assert!(OBSERVATIONS_IN_FLIGHT_MAX >= bootstorm_api::limits::OBSERVATIONS_BATCH_MAX as u64);

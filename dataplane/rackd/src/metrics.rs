@@ -1,0 +1,160 @@
+//! Counters of the role, as text for `/metrics`. Labels come from closed sets of our own, never from a peer.
+
+use std::sync::{Mutex, PoisonError};
+
+use bootstorm_content::Store;
+use bootstorm_engine::{Counter as EngineCounter, Stats};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::Registry;
+
+type Labels = [(&'static str, &'static str); 2];
+type Label = [(&'static str, &'static str); 1];
+
+/// The role's metrics, shared by all its threads.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    drops: Family<Labels, Counter>,
+    responses: Family<Label, Counter>,
+    pub(crate) http_bytes: Counter,
+    pub(crate) http_connections: Gauge,
+    pub(crate) tftp_bytes: Counter,
+    pub(crate) tftp_transfers: Gauge,
+    pub(crate) generation: Gauge,
+    pub(crate) files_missing: Gauge,
+    pub(crate) wishes: Family<Label, Counter>,
+    engine: std::sync::Arc<EngineMetrics>,
+}
+
+#[derive(Debug, Default)]
+struct EngineMetrics(Mutex<Option<(Vec<(EngineCounter, u64)>, Stats)>>);
+
+impl Metrics {
+    pub(crate) fn new(store: Store) -> Metrics {
+        let mut registry = Registry::with_prefix("bootstorm_rack");
+        let metrics = Metrics {
+            drops: Family::default(),
+            responses: Family::default(),
+            http_bytes: Counter::default(),
+            http_connections: Gauge::default(),
+            tftp_bytes: Counter::default(),
+            tftp_transfers: Gauge::default(),
+            generation: Gauge::default(),
+            files_missing: Gauge::default(),
+            wishes: Family::default(),
+            engine: std::sync::Arc::default(),
+            registry: Registry::default(),
+        };
+        registry.register("drops", "What was not taken, by protocol and reason", metrics.drops.clone());
+        registry.register("http_responses", "HTTP responses by status", metrics.responses.clone());
+        registry.register("http_body_bytes", "Octets of HTTP bodies handed to the kernel", metrics.http_bytes.clone());
+        registry.register("http_connections", "HTTP connections open", metrics.http_connections.clone());
+        registry.register(
+            "tftp_file_bytes",
+            "Octets of files sent by TFTP, repeats included",
+            metrics.tftp_bytes.clone(),
+        );
+        registry.register("tftp_transfers", "TFTP transfers under way", metrics.tftp_transfers.clone());
+        registry.register("snapshot_generation", "Generation served", metrics.generation.clone());
+        registry.register(
+            "files_missing",
+            "Files of the snapshot that are not whole here",
+            metrics.files_missing.clone(),
+        );
+        registry.register("wishes", "Wishes for content by what became of them", metrics.wishes.clone());
+        registry.register_collector(Box::new(std::sync::Arc::clone(&metrics.engine)));
+        registry.register_collector(Box::new(StoreMetrics(store)));
+        Metrics { registry, ..metrics }
+    }
+
+    /// Something of a peer was not taken.
+    pub(crate) fn dropped(&self, protocol: &'static str, reason: &'static str) {
+        self.drops.get_or_create(&[("protocol", protocol), ("reason", reason)]).inc();
+    }
+
+    pub(crate) fn response(&self, status: u16) {
+        let text = match status {
+            200 => "200",
+            206 => "206",
+            304 => "304",
+            404 => "404",
+            416 => "416",
+            503 => "503",
+            400..=499 => "4xx",
+            _ => "5xx",
+        };
+        self.responses.get_or_create(&[("status", text)]).inc();
+    }
+
+    pub(crate) fn wish(&self, outcome: &'static str) {
+        self.wishes.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    pub(crate) fn set_engine(&self, counters: Vec<(EngineCounter, u64)>, stats: Stats) {
+        *self.engine.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((counters, stats));
+    }
+
+    /// All of it in the text format of OpenMetrics.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+}
+
+impl Collector for EngineMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((counters, stats)) = known.as_ref() else { return Ok(()) };
+        let help = "What the engine has counted, by family and reason";
+        let mut family = encoder.encode_descriptor("engine", help, None, MetricType::Counter)?;
+        for (counter, value) in counters {
+            let labels = [("family", counter.family), ("reason", counter.label)];
+            ConstCounter::new(*value).encode(family.encode_family(&labels)?)?;
+        }
+        let help = "Entries of the engine's tables";
+        let mut family = encoder.encode_descriptor("engine_entries", help, None, MetricType::Gauge)?;
+        let tables = [
+            ("leases", stats.leases as u64),
+            ("spooled", stats.spooled as u64),
+            ("enrolments", stats.enrolments as u64),
+            ("uncommitted", stats.uncommitted),
+            ("held_plans", stats.held_plans as u64),
+        ];
+        for (table, value) in tables {
+            ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
+                .encode(family.encode_family(&[("table", table)])?)?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct StoreMetrics(Store);
+
+impl Collector for StoreMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let stats = self.0.stats();
+        let help = "The content store: chunks, octets, packs, manifests, chunks quarantined";
+        let mut family = encoder.encode_descriptor("content", help, None, MetricType::Gauge)?;
+        let values = [
+            ("chunks", stats.chunks),
+            ("chunk_bytes", stats.chunk_bytes),
+            ("packs", stats.packs),
+            ("pack_bytes", stats.pack_bytes),
+            ("manifests", stats.manifests),
+            ("quarantined", stats.quarantined),
+        ];
+        for (what, value) in values {
+            ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
+                .encode(family.encode_family(&[("what", what)])?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,495 @@
+//! TFTP transfers of a shard: first requests on port 69, then one connected socket each.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bootstorm_content::IndexedManifest;
+use bootstorm_driver::limits::{DATAGRAM_BYTES_MAX, SEGMENTS_MAX};
+use bootstorm_driver::socket::{self, Udp};
+use bootstorm_driver::{Datagram, Destination, Event, Operation, Parts, Peer, SendDatagram, SocketId};
+use bootstorm_engine::http::{Resource, tftp};
+use bootstorm_proto::http::server::Method;
+use bootstorm_proto::tftp::server::{Control, Outcome, Output, Settings, Transfer, Window};
+use bootstorm_proto::tftp::wire::{ErrorCode, Options, Packet, ReadRequest};
+use bootstorm_snapshot::Stage;
+use bytes::Bytes;
+
+use crate::core::{Core, Kind, Next, token};
+use crate::limits;
+use crate::mail::{Absent, Ask, Mail, ScriptAsk};
+use crate::slab::{Key, Slab};
+
+/// The TFTP transfers of one shard.
+pub(crate) struct Tftp {
+    transfers: Slab<Session>,
+    /// A request that comes again from the same port belongs to the transfer that it began.
+    peers: HashMap<SocketAddr, Key>,
+    sockets: Vec<SocketId>,
+    /// Whether the kernel takes segmented sends out of the interface.
+    segments: bool,
+    stopping: bool,
+}
+
+struct Session {
+    socket: SocketId,
+    peer: SocketAddr,
+    options: Options,
+    stage: Option<Stage>,
+    /// `None` until the file is known.
+    transfer: Option<Transfer>,
+    source: Source,
+    /// What the transfer wants to send and whose octets are not all here.
+    window: Option<Window>,
+    /// When the file must be known.
+    deadline: Instant,
+    armed: Option<Instant>,
+}
+
+enum Source {
+    Asking,
+    Bytes(Bytes),
+    Stored {
+        manifest: Arc<IndexedManifest>,
+        /// Octets in memory, in a row, each with its offset in the file.
+        pieces: VecDeque<(u64, Bytes)>,
+        /// A read under way: its range.
+        reading: Option<Range<u64>>,
+        waiting: bool,
+    },
+}
+
+impl Tftp {
+    pub(crate) fn new() -> Tftp {
+        Tftp {
+            transfers: Slab::new(limits::TRANSFERS_MAX),
+            peers: HashMap::new(),
+            sockets: Vec::new(),
+            segments: true,
+            stopping: false,
+        }
+    }
+
+    /// Takes first requests from this socket.
+    pub(crate) fn listen(&mut self, core: &mut Core, socket: SocketId) {
+        let Ok(slot) = u32::try_from(self.sockets.len()) else { return };
+        self.sockets.push(socket);
+        let token = token(Kind::TftpReceive, Key { slot, generation: REQUESTS });
+        core.submit(token, Operation::ReceiveDatagrams { socket });
+    }
+
+    /// Takes no new requests; transfers under way go on.
+    pub(crate) fn stop(&mut self, core: &mut Core) {
+        self.stopping = true;
+        self.sockets.iter().for_each(|socket| core.driver.remove_socket(*socket));
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.transfers.len() == 0
+    }
+
+    /// A segmented send was refused: this link cannot do it. The transfer's timer sends again.
+    pub(crate) fn handle_sent_segments(&mut self, event: &Event) {
+        if let Event::Failed(error) = event
+            && std::mem::take(&mut self.segments)
+        {
+            tracing::info!(%error, "datagrams are sent one by one from here on");
+        }
+    }
+
+    pub(crate) fn handle_received(&mut self, core: &mut Core, key: Key, event: Event) {
+        let datagram = match event {
+            Event::Datagram(datagram) if !datagram.is_truncated => datagram,
+            Event::Datagram(_) => return core.shared.metrics.dropped("tftp", "too_long"),
+            // An ICMP error of an earlier send; the timers know what to do.
+            Event::Failed(_) if key.generation != REQUESTS => return self.receive_again(core, key),
+            Event::Failed(error) => return tracing::error!(%error, "receiving TFTP requests failed"),
+            _ => return,
+        };
+        if key.generation == REQUESTS {
+            if let Some(socket) = self.sockets.get(key.slot as usize).copied() {
+                self.handle_request(core, socket, &datagram);
+            }
+            return;
+        }
+        let Some(session) = self.transfers.find(key) else { return };
+        let Some(transfer) = &mut session.transfer else { return };
+        let from = match datagram.peer {
+            Peer::Address(from) => from,
+            Peer::Link { .. } | Peer::Unknown => session.peer,
+        };
+        if let Err(reason) = transfer.handle_datagram(core.time.monotonic, from, &datagram.bytes) {
+            core.shared.metrics.dropped("tftp", reason.name());
+        }
+        drop(datagram);
+        self.drive(core, key);
+    }
+
+    fn receive_again(&mut self, core: &mut Core, key: Key) {
+        if let Some(session) = self.transfers.find(key) {
+            let receive = Operation::ReceiveDatagrams { socket: session.socket };
+            core.submit(token(Kind::TftpReceive, key), receive);
+        }
+    }
+
+    fn handle_request(&mut self, core: &mut Core, socket: SocketId, datagram: &Datagram) {
+        let Peer::Address(peer) = datagram.peer else { return };
+        if self.stopping || peer.port() == 0 {
+            return;
+        }
+        let request = match Packet::parse(&datagram.bytes) {
+            Ok(Packet::ReadRequest(request)) => request,
+            Ok(Packet::Data { .. } | Packet::Ack { .. } | Packet::Error { .. } | Packet::OptionAck(_)) => {
+                return core.shared.metrics.dropped("tftp", "unexpected");
+            }
+            Err(reason) => {
+                core.shared.metrics.dropped("tftp", reason.name());
+                if let Some(code) = reason.answer() {
+                    refuse(core, socket, peer, code);
+                }
+                return;
+            }
+        };
+        if self.peers.contains_key(&peer) {
+            return core.shared.metrics.dropped("tftp", "repeated_request");
+        }
+        let bound = core.driver.socket_address(socket).map(|address| address.ip());
+        let local = bound.filter(|address| !address.is_unspecified()).or(datagram.destination);
+        let Some(local) = local else { return core.shared.metrics.dropped("tftp", "no_local_address") };
+        let index = core.shared.index.load_full();
+        let resource = tftp(&index, request.name);
+        if matches!(resource, Resource::NotFound | Resource::BadMac | Resource::Manifest(_) | Resource::Chunk(_)) {
+            core.shared.metrics.dropped("tftp", "file_not_found");
+            return refuse(core, socket, peer, ErrorCode::FileNotFound);
+        }
+        if let Some(key) = self.open(core, local, peer, &request) {
+            self.begin(core, key, local, resource);
+        }
+    }
+
+    /// Makes the transfer's own socket.
+    fn open(&mut self, core: &mut Core, local: IpAddr, peer: SocketAddr, request: &ReadRequest<'_>) -> Option<Key> {
+        let metrics = Arc::clone(&core.shared.metrics);
+        if self.transfers.len() >= limits::TRANSFERS_MAX {
+            metrics.dropped("tftp", "transfers");
+            return None;
+        }
+        if !core.shared.transfers.take(peer.ip()) {
+            metrics.dropped("tftp", "source_transfers");
+            return None;
+        }
+        let udp = Udp { connect: Some(peer), ..Udp::default() };
+        let opened = socket::udp(SocketAddr::new(local, 0), &udp).map_err(|error| error.to_string());
+        let socket = opened.and_then(|fd| core.driver.add_socket(fd).map_err(|error| error.to_string()));
+        let socket = match socket {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::warn!(%error, "no socket for a TFTP transfer");
+                metrics.dropped("tftp", "no_socket");
+                core.shared.transfers.give(peer.ip());
+                return None;
+            }
+        };
+        let session = Session {
+            socket,
+            peer,
+            options: request.options,
+            stage: None,
+            transfer: None,
+            source: Source::Asking,
+            window: None,
+            deadline: core.now + limits::WAIT_DEADLINE,
+            armed: None,
+        };
+        let Ok(key) = self.transfers.insert(session) else {
+            core.driver.remove_socket(socket);
+            core.shared.transfers.give(peer.ip());
+            return None;
+        };
+        self.peers.insert(peer, key);
+        metrics.tftp_transfers.inc();
+        core.submit(token(Kind::TftpReceive, key), Operation::ReceiveDatagrams { socket });
+        Some(key)
+    }
+
+    fn begin(&mut self, core: &mut Core, key: Key, local: IpAddr, resource: Resource) {
+        let waiter = core.waiter(token(Kind::TftpRead, key));
+        let asked = match resource {
+            Resource::Bytes(bytes) => return self.start(core, key, Source::Bytes(bytes)),
+            Resource::File { manifest, stage } => {
+                if let Some(session) = self.transfers.find(key) {
+                    session.stage = stage;
+                }
+                match core.manifest(&manifest) {
+                    Some(manifest) => return self.start(core, key, stored(manifest)),
+                    None => core.ask(Ask::Manifest { waiter, digest: manifest }),
+                }
+            }
+            Resource::Script { mac, format } => {
+                let rack = match local {
+                    IpAddr::V4(address) => address,
+                    IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+                };
+                core.to_engine(Mail::AskScript(ScriptAsk { waiter, mac, rack, format, method: Method::Get }))
+            }
+            Resource::Manifest(_)
+            | Resource::Chunk(_)
+            | Resource::Metrics
+            | Resource::Health
+            | Resource::NotFound
+            | Resource::BadMac => false,
+        };
+        if !asked {
+            return self.abandon(core, key, ErrorCode::NotDefined);
+        }
+        if let Some(session) = self.transfers.find(key) {
+            core.arm(&mut session.armed, session.deadline, token(Kind::TftpRead, key));
+        }
+    }
+
+    pub(crate) fn handle_manifest(&mut self, core: &mut Core, key: Key, outcome: Result<Arc<IndexedManifest>, Absent>) {
+        match outcome {
+            Ok(manifest) => {
+                core.keep_manifest(&manifest);
+                self.start(core, key, stored(manifest));
+            }
+            Err(_) => self.abandon(core, key, ErrorCode::NotDefined),
+        }
+    }
+
+    pub(crate) fn handle_script(&mut self, core: &mut Core, key: Key, text: Option<String>) {
+        match text {
+            Some(text) => self.start(core, key, Source::Bytes(text.into())),
+            None => self.abandon(core, key, ErrorCode::FileNotFound),
+        }
+    }
+
+    /// The file is known: the protocol begins.
+    fn start(&mut self, core: &mut Core, key: Key, source: Source) {
+        let Some(session) = self.transfers.find(key).filter(|session| session.transfer.is_none()) else { return };
+        let file_bytes = match &source {
+            Source::Asking => 0,
+            Source::Bytes(bytes) => bytes.len() as u64,
+            Source::Stored { manifest, .. } => manifest.manifest().stored_bytes(),
+        };
+        session.source = source;
+        let request = ReadRequest { name: "", options: session.options };
+        let settings = Settings { block_bytes_max: core.shared.block_bytes_max, ..Settings::default() };
+        session.transfer = Some(Transfer::new(core.time.monotonic, session.peer, &request, file_bytes, &settings));
+        self.drive(core, key);
+    }
+
+    /// Does what the transfer says until it has nothing to say.
+    fn drive(&mut self, core: &mut Core, key: Key) {
+        loop {
+            let Some(session) = self.transfers.find(key) else { return };
+            let Some(transfer) = &mut session.transfer else { return };
+            match transfer.poll_output() {
+                Some(Output::Control(control)) => {
+                    let bytes = Bytes::copy_from_slice(control.as_bytes());
+                    send(core, session.socket, bytes.into(), None);
+                }
+                Some(Output::Blocks(window)) => {
+                    session.window = Some(window);
+                    self.send_window(core, key);
+                }
+                Some(Output::Finished(outcome)) => return self.finish(core, key, outcome),
+                None => {
+                    if let Some(next) = transfer.next_timeout() {
+                        session.deadline = core.shared.clock.instant(next);
+                        core.arm(&mut session.armed, session.deadline, token(Kind::TftpRead, key));
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Sends the window if its octets are here, else has the next ones read.
+    fn send_window(&mut self, core: &mut Core, key: Key) {
+        let segments = self.segments;
+        let Some(session) = self.transfers.find(key) else { return };
+        let Some(window) = session.window else { return };
+        let needed = window.file_start..window.file_end;
+        if let Source::Stored { manifest, pieces, reading, waiting } = &mut session.source {
+            while pieces.front().is_some_and(|(start, bytes)| start + bytes.len() as u64 <= needed.start) {
+                pieces.pop_front();
+            }
+            if pieces.front().is_some_and(|(start, _)| *start > needed.start) {
+                pieces.clear();
+            }
+            let held = pieces.back().map_or(needed.start, |(start, bytes)| start + bytes.len() as u64);
+            if held < needed.end {
+                if reading.is_some() || *waiting {
+                    return;
+                }
+                let rest = held..manifest.manifest().stored_bytes();
+                match core.read((Kind::TftpRead, key), manifest, rest) {
+                    Next::Reading { bytes } => *reading = Some(held..held + u64::from(bytes)),
+                    Next::Waiting => *waiting = true,
+                    Next::Failed => return self.abandon(core, key, ErrorCode::NotDefined),
+                }
+                return;
+            }
+        }
+        session.window = None;
+        core.shared.metrics.tftp_bytes.inc_by(window.bytes());
+        let datagrams: Vec<([u8; 4], Range<u64>)> = window.datagrams().collect();
+        let segment = usize::from(window.block_bytes) + 4;
+        let burst = (DATAGRAM_BYTES_MAX / segment).clamp(1, SEGMENTS_MAX);
+        let burst = if segments { burst } else { 1 };
+        for group in datagrams.chunks(burst) {
+            let mut parts = Vec::with_capacity(group.len() * 2);
+            for (header, range) in group {
+                parts.push(Bytes::copy_from_slice(header));
+                session.source.slices(range, &mut parts);
+            }
+            let size = u16::try_from(segment).ok().and_then(NonZeroU16::new).filter(|_| group.len() > 1);
+            send(core, session.socket, parts.into(), size);
+        }
+    }
+
+    pub(crate) fn handle_read(&mut self, core: &mut Core, key: Key, event: Event) {
+        let Some(session) = self.transfers.find(key) else { return };
+        let Source::Stored { manifest, pieces, reading, .. } = &mut session.source else { return };
+        let Some(range) = reading.take() else { return };
+        match event {
+            Event::Read(buffer) if buffer.len() as u64 == range.end - range.start => {
+                pieces.push_back((range.start, buffer.into_bytes()));
+                self.send_window(core, key);
+                self.drive(core, key);
+            }
+            event => {
+                tracing::warn!(?event, "a pack could not be read");
+                core.distrust(manifest, range);
+                self.abandon(core, key, ErrorCode::NotDefined);
+            }
+        }
+    }
+
+    pub(crate) fn handle_chunks(&mut self, core: &mut Core, key: Key, outcome: Result<(), Absent>) {
+        let Some(session) = self.transfers.find(key) else { return };
+        let Source::Stored { waiting, .. } = &mut session.source else { return };
+        if !std::mem::take(waiting) {
+            return;
+        }
+        match outcome {
+            Ok(()) => {
+                self.send_window(core, key);
+                self.drive(core, key);
+            }
+            Err(_) => self.abandon(core, key, ErrorCode::NotDefined),
+        }
+    }
+
+    pub(crate) fn handle_timeout(&mut self, core: &mut Core, key: Key) {
+        let Some(session) = self.transfers.find(key) else { return };
+        session.armed = None;
+        if session.deadline > core.now {
+            return core.arm(&mut session.armed, session.deadline, token(Kind::TftpRead, key));
+        }
+        match &mut session.transfer {
+            // While its octets are being fetched a window is not late.
+            Some(transfer) => {
+                transfer.handle_timeout(core.time.monotonic);
+                self.drive(core, key);
+            }
+            None => self.abandon(core, key, ErrorCode::NotDefined),
+        }
+    }
+
+    /// Ends a transfer with an error packet.
+    fn abandon(&mut self, core: &mut Core, key: Key, code: ErrorCode) {
+        let Some(session) = self.transfers.find(key) else { return };
+        core.shared.metrics.dropped("tftp", "content_missing");
+        match &mut session.transfer {
+            Some(transfer) => {
+                transfer.refuse(code);
+                self.drive(core, key);
+            }
+            None => {
+                let bytes = Bytes::copy_from_slice(Control::error(code).as_bytes());
+                send(core, session.socket, bytes.into(), None);
+                self.remove(core, key);
+            }
+        }
+    }
+
+    fn finish(&mut self, core: &mut Core, key: Key, outcome: Outcome) {
+        if let (Outcome::Complete, Some(session)) = (outcome, self.transfers.find(key))
+            && let Some(stage) = session.stage
+        {
+            let from = session.peer.ip();
+            core.to_engine(Mail::Fetched { from, stage });
+        }
+        let reason = match outcome {
+            Outcome::Complete | Outcome::Aborted(_) => None,
+            Outcome::PeerSilent => Some("peer_silent"),
+            Outcome::TooSlow => Some("too_slow"),
+            Outcome::Refused(_) => Some("refused"),
+        };
+        if let Some(reason) = reason {
+            core.shared.metrics.dropped("tftp", reason);
+        }
+        self.remove(core, key);
+    }
+
+    fn remove(&mut self, core: &mut Core, key: Key) {
+        if let Some(session) = self.transfers.remove(key) {
+            self.peers.remove(&session.peer);
+            core.driver.remove_socket(session.socket);
+            core.shared.transfers.give(session.peer.ip());
+            core.shared.metrics.tftp_transfers.dec();
+        }
+    }
+}
+
+/// The generation in the tokens of sockets for first requests; transfers' generations are below it.
+const REQUESTS: u32 = crate::slab::GENERATION_MASK;
+
+fn stored(manifest: Arc<IndexedManifest>) -> Source {
+    Source::Stored { manifest, pieces: VecDeque::new(), reading: None, waiting: false }
+}
+
+impl Source {
+    /// Appends the octets of a range, which are here.
+    fn slices(&self, range: &Range<u64>, parts: &mut Vec<Bytes>) {
+        let mut take = |start: u64, bytes: &Bytes| {
+            let end = start + bytes.len() as u64;
+            let (from, to) = (range.start.max(start), range.end.min(end));
+            if from < to {
+                // Both are offsets inside the piece, which is in memory.
+                parts.push(bytes.slice((from - start) as usize..(to - start) as usize));
+            }
+        };
+        match self {
+            Source::Asking => {}
+            Source::Bytes(bytes) => take(0, bytes),
+            Source::Stored { pieces, .. } => pieces.iter().for_each(|(start, bytes)| take(*start, bytes)),
+        }
+    }
+}
+
+fn send(core: &mut Core, socket: SocketId, parts: Parts, segment_bytes: Option<NonZeroU16>) {
+    let kind = if segment_bytes.is_some() { Kind::SentSegments } else { Kind::Sent };
+    let to = Destination::Connected;
+    let send = SendDatagram { socket, to, source: None, interface: None, parts, segment_bytes };
+    core.submit(token(kind, Key { slot: 0, generation: 0 }), Operation::SendDatagram(send));
+}
+
+/// Answers a first request from the socket that it came to: no transfer, no state.
+fn refuse(core: &mut Core, socket: SocketId, peer: SocketAddr, code: ErrorCode) {
+    let parts = Bytes::copy_from_slice(Control::error(code).as_bytes()).into();
+    let send = SendDatagram {
+        socket,
+        to: Destination::Address(peer),
+        source: None,
+        interface: None,
+        parts,
+        segment_bytes: None,
+    };
+    core.submit(token(Kind::Sent, Key { slot: 0, generation: 0 }), Operation::SendDatagram(send));
+}
