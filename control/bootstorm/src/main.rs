@@ -61,6 +61,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // One TLS provider for every client and server of this process; a second installation cannot happen here.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let data = arguments.connection.data.clone();
     // What every role is told again: the form of its log.
     let passed = vec!["--log-format".to_string(), log_word(arguments.log_format)];

@@ -212,7 +212,7 @@ fn control_roles(data: &Path, config: &Config) -> BTreeMap<RoleName, Role> {
         fetch_allow: config.fetch_allow.clone(),
         upload_bytes_max: config.upload_bytes_max,
     };
-    let bmc = BmcConfig { key_file: data.join("control").join("master.key"), fetch_allow: config.fetch_allow.clone() };
+    let bmc = BmcConfig { key_file: data.join("master.key"), fetch_allow: config.fetch_allow.clone() };
     BTreeMap::from([
         (RoleName::Control, Role { config: RoleConfig::Control(control), sockets: vec![] }),
         (RoleName::Bmc, Role { config: RoleConfig::Bmc(bmc), sockets: vec![] }),
