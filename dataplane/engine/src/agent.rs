@@ -2,6 +2,7 @@
 //!
 //! The types mirror `api::local`, which this crate may not know; `rackd` converts.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bootstorm_snapshot::limits::TEXT_BYTES_MAX;
@@ -162,11 +163,45 @@ impl Refusal {
 
 /// A request for a plan that is held open.
 #[derive(Debug)]
-pub(crate) struct HeldPlan {
+struct HeldPlan {
     key: KeyHash,
     known: Subject,
     plan: Box<Plan>,
-    pub(crate) until: Duration,
+    until: Duration,
+}
+
+/// All of them, by the gateway's number and by the end of their time.
+#[derive(Debug, Default)]
+pub(crate) struct HeldPlans {
+    by_number: BTreeMap<u64, HeldPlan>,
+    by_end: BTreeSet<(Duration, u64)>,
+}
+
+impl HeldPlans {
+    pub(crate) fn len(&self) -> usize {
+        self.by_number.len()
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Duration> {
+        self.by_end.first().map(|(until, _)| *until)
+    }
+
+    fn insert(&mut self, number: u64, held: HeldPlan) {
+        self.remove(number);
+        self.by_end.insert((held.until, number));
+        self.by_number.insert(number, held);
+    }
+
+    fn remove(&mut self, number: u64) -> Option<HeldPlan> {
+        let held = self.by_number.remove(&number)?;
+        self.by_end.remove(&(held.until, number));
+        Some(held)
+    }
+
+    fn pop_due(&mut self, now: Duration) -> Option<(u64, HeldPlan)> {
+        let (_, number) = *self.by_end.first().filter(|(until, _)| *until <= now)?;
+        Some((number, self.remove(number)?))
+    }
 }
 
 impl Engine {
@@ -305,42 +340,42 @@ impl Engine {
 
     /// Answers held requests that a new generation has an answer for.
     pub(crate) fn review_held_plans(&mut self, now: Time) {
-        let numbers: Vec<u64> = self.held_plans.keys().copied().collect();
+        let numbers: Vec<u64> = self.held_plans.by_number.keys().copied().collect();
         for number in numbers {
-            let Some(held) = self.held_plans.get(&number) else { continue };
+            let Some(held) = self.held_plans.by_number.get(&number) else { continue };
             let (key, known) = (held.key, held.known);
             let answer = match self.current_subject(now, key) {
                 Err(code) => Some(Answer::Refused { code, detail: code.detail() }),
                 Ok(subject) => match self.granted(subject) {
-                    Some(Answer::Granted { subject, plan })
-                        if subject != known || self.held_plans.get(&number).is_none_or(|held| held.plan != plan) =>
-                    {
+                    Some(Answer::Granted { subject, plan }) if subject != known || self.is_new_plan(number, &plan) => {
                         Some(Answer::Granted { subject, plan })
                     }
                     _ => None,
                 },
             };
             if let Some(answer) = answer {
-                self.held_plans.remove(&number);
+                self.held_plans.remove(number);
                 self.promise(Output::Answer { number, answer });
             }
+            self.finish_if_large();
         }
+    }
+
+    fn is_new_plan(&self, number: u64, plan: &Plan) -> bool {
+        self.held_plans.by_number.get(&number).is_none_or(|held| *held.plan != *plan)
     }
 
     /// Answers held requests whose time is over.
     pub(crate) fn expire_held_plans(&mut self, now: Time) {
-        let due = self.held_plans.iter().filter(|(_, held)| held.until <= now.monotonic);
-        for number in due.map(|(number, _)| *number).collect::<Vec<_>>() {
-            if let Some(held) = self.held_plans.remove(&number) {
-                self.attempts.heard(held.key, now.monotonic);
-                self.promise(Output::Answer { number, answer: Answer::Unchanged });
-            }
+        while let Some((number, held)) = self.held_plans.pop_due(now.monotonic) {
+            self.attempts.heard(held.key, now.monotonic);
+            self.promise(Output::Answer { number, answer: Answer::Unchanged });
         }
     }
 
     /// The gateway's stream is gone: nobody waits for answers to its requests any more.
     pub fn handle_gateway_gone(&mut self) {
-        self.held_plans.clear();
+        self.held_plans = HeldPlans::default();
     }
 
     /// Whom a key speaks for now. A known machine's agent goes over to the machine's next operation, an enrolled one's to

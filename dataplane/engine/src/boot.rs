@@ -68,7 +68,12 @@ impl Engine {
                 Some(self.agent_script(now, entropy, &request, who, subject, &title))
             }
         };
-        self.promise(Output::Script { ticket: request.ticket, text });
+        let output = Output::Script { ticket: request.ticket, text };
+        if self.is_stopped() {
+            // Nothing will be durable any more; the script that says so needs no promise.
+            return self.emit(output);
+        }
+        self.promise(output);
         self.finish();
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bootstorm_proto::dhcp::server::Destination;
 use bootstorm_snapshot::{Ipv4Net, Mac, Observation, Observed, Stage, Subject, View};
 
-use crate::agent::{Answer, HeldPlan};
+use crate::agent::{Answer, HeldPlans};
 use crate::attempts::{Attempts, Who};
 use crate::counters::{Counter, Counters};
 use crate::index::Index;
@@ -118,7 +118,7 @@ pub struct Engine {
     pub(crate) leases: Leases,
     pub(crate) attempts: Attempts,
     pub(crate) spool: Spool,
-    pub(crate) held_plans: BTreeMap<u64, HeldPlan>,
+    pub(crate) held_plans: HeldPlans,
     pub(crate) counters: Counters,
     pub(crate) advertised: BTreeMap<u32, (u64, u32)>,
     ready: VecDeque<Output>,
@@ -128,7 +128,9 @@ pub struct Engine {
     promised: Vec<Output>,
     submitted: u64,
     committed: u64,
-    uncommitted_bytes: VecDeque<(u64, usize)>,
+    /// Octets of each batch not yet durable, by its last sequence, and all of them together.
+    uncommitted: VecDeque<(u64, usize)>,
+    uncommitted_bytes: usize,
     stopped: bool,
 }
 
@@ -141,7 +143,7 @@ impl Engine {
             leases: Leases::default(),
             attempts: Attempts::default(),
             spool: Spool::default(),
-            held_plans: BTreeMap::new(),
+            held_plans: HeldPlans::default(),
             counters: Counters::default(),
             advertised: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -150,7 +152,8 @@ impl Engine {
             promised: Vec::new(),
             submitted: last_sequence,
             committed: last_sequence,
-            uncommitted_bytes: VecDeque::new(),
+            uncommitted: VecDeque::new(),
+            uncommitted_bytes: 0,
             stopped: false,
         }
     }
@@ -222,6 +225,7 @@ impl Engine {
         // An empty view is a rack that has lost its snapshot, not a site without machines.
         if had_site && self.index.view().site.is_some() {
             self.forget_machines();
+            self.finish_if_large();
         }
         self.review_held_plans(now);
         self.finish();
@@ -232,9 +236,11 @@ impl Engine {
             Who::Machine { machine } if self.index.boot(machine).is_none() => Some(machine),
             Who::Machine { .. } | Who::Enrolment { .. } => None,
         });
-        let room = limits::UNCOMMITTED_RECORDS_MAX.saturating_sub(self.submitted - self.committed) / 2;
-        let room = usize::try_from(room).unwrap_or(usize::MAX).min(256);
-        for machine in gone.take(room).collect::<Vec<_>>() {
+        // Those left over go with the next generation.
+        for machine in gone.take(limits::BATCH_RECORDS).collect::<Vec<_>>() {
+            if !self.may_commit() {
+                break;
+            }
             self.attempts.remove(Who::Machine { machine });
             self.journal(Record::MachineForgotten { machine });
         }
@@ -246,7 +252,9 @@ impl Engine {
         while let Some((_, output)) = self.held.pop_front_if(|(needed, _)| *needed <= self.committed) {
             self.ready.push_back(output);
         }
-        while self.uncommitted_bytes.pop_front_if(|(last, _)| *last <= self.committed).is_some() {}
+        while let Some((_, bytes)) = self.uncommitted.pop_front_if(|(last, _)| *last <= self.committed) {
+            self.uncommitted_bytes -= bytes;
+        }
     }
 
     /// The journal has stopped: nothing can be promised any more, and what was held never comes.
@@ -276,6 +284,7 @@ impl Engine {
                 break;
             }
             self.end_lease(now, address);
+            self.finish_if_large();
         }
         self.expire_held_plans(now);
         self.finish();
@@ -287,7 +296,7 @@ impl Engine {
             let seconds = second.saturating_sub(now.unix_seconds());
             now.monotonic + Duration::from_secs(seconds.max(1))
         });
-        let plan = self.held_plans.values().map(|held| held.until).min();
+        let plan = self.held_plans.next_timeout();
         [lease, self.leases.next_offer_end(), plan].into_iter().flatten().min()
     }
 
@@ -333,7 +342,7 @@ impl Engine {
     /// Whether something may be written to the journal now.
     pub(crate) fn may_commit(&self) -> bool {
         let records = self.submitted - self.committed + self.batch.len() as u64;
-        let bytes: usize = self.uncommitted_bytes.iter().map(|(_, bytes)| bytes).sum();
+        let bytes = self.uncommitted_bytes;
         !self.stopped && records < limits::UNCOMMITTED_RECORDS_MAX && bytes < limits::UNCOMMITTED_BYTES_MAX
     }
 
@@ -395,6 +404,13 @@ impl Engine {
         }
     }
 
+    /// Between two decisions of one input: a batch that has grown large goes to the journal now, since one has its limits.
+    pub(crate) fn finish_if_large(&mut self) {
+        if self.batch.len() >= limits::BATCH_RECORDS {
+            self.finish();
+        }
+    }
+
     /// Ends an input: its records go to the journal as one batch, its promises wait for them.
     pub(crate) fn finish(&mut self) {
         if self.stopped {
@@ -405,7 +421,9 @@ impl Engine {
         if !self.batch.is_empty() {
             let records: Vec<Vec<u8>> = self.batch.drain(..).map(|record| record.encode()).collect();
             self.submitted += records.len() as u64;
-            self.uncommitted_bytes.push_back((self.submitted, records.iter().map(Vec::len).sum()));
+            let bytes = records.iter().map(Vec::len).sum();
+            self.uncommitted.push_back((self.submitted, bytes));
+            self.uncommitted_bytes += bytes;
             self.ready.push_back(Output::Commit { records, last_sequence: self.submitted });
         }
         // Also without records of its own a reply may rest on ones still on their way to the disk.

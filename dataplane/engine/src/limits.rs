@@ -46,6 +46,9 @@ pub const UNCOMMITTED_RECORDS_MAX: u64 = 4096;
 /// Octets handed to the journal and not yet durable.
 pub const UNCOMMITTED_BYTES_MAX: usize = 32 << 20;
 
+/// Records after which a batch goes to the journal between two decisions. One decision adds a handful at most.
+pub const BATCH_RECORDS: usize = 256;
+
 /// Seconds between two questions of a machine that has nothing to do.
 pub const WAIT_SCRIPT_SECONDS: u64 = 10;
 /// Octets of the site's CA certificate; a chain of certificates is far below.
@@ -55,5 +58,6 @@ pub const SCRIPT_TEXT_MAX: usize = 200;
 
 const _: () = assert!(UNCOMMITTED_RECORDS_MAX < bootstorm_journal::limits::QUEUE_REQUESTS_MAX as u64);
 const _: () = assert!(UNCOMMITTED_BYTES_MAX < bootstorm_journal::limits::QUEUE_BYTES_MAX);
+const _: () = assert!(BATCH_RECORDS * 2 <= bootstorm_journal::limits::BATCH_RECORDS_MAX);
 const _: () = assert!(PLAN_WAIT_MAX.as_secs() < AGENT_SILENCE.as_secs(), "a held request must not look like silence");
 const _: () = assert!(WAIT_SCRIPT_SECONDS < AGENT_SILENCE.as_secs());
