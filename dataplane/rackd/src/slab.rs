@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(slab.insert("b"), Err("b"));
         assert_eq!(slab.remove(first), Some("a"));
         let second = slab.insert("c").expect("room");
-        assert_eq!((slab.find(first), slab.remove(first), slab.len()), (None, None, 1));
-        assert_eq!((slab.find(second), slab.keys()), (Some(&mut "c"), vec![second]));
+        assert_eq!((slab.find(first).is_none(), slab.remove(first), slab.len()), (true, None, 1));
+        assert_eq!((slab.find(second).copied(), slab.keys()), (Some("c"), vec![second]));
     }
 }
