@@ -186,7 +186,7 @@ impl Brain {
     fn ask_script(&mut self, core: &mut Core, ask: ScriptAsk) -> Result<(), Error> {
         if self.scripts.len() >= limits::SCRIPTS_PENDING_MAX {
             core.shared.metrics.dropped("scripts", "pending");
-            core.to_shard(ask.waiter.shard, Mail::Script { token: ask.waiter.token, text: None });
+            core.tell_shard(ask.waiter.shard, Mail::Script { token: ask.waiter.token, text: None });
             return Ok(());
         }
         let ticket = self.ticket();
@@ -294,7 +294,7 @@ impl Brain {
                 Output::Advertise { interface, to, bytes } => self.advertise(core, interface, to.address(), bytes),
                 Output::Script { ticket, text } => {
                     if let Some(waiter) = self.scripts.remove(&ticket) {
-                        core.to_shard(waiter.shard, Mail::Script { token: waiter.token, text });
+                        core.tell_shard(waiter.shard, Mail::Script { token: waiter.token, text });
                     }
                 }
                 Output::Answer { number, answer } => self.answer(core, number, answer),

@@ -226,7 +226,7 @@ impl Core {
     }
 
     /// Mail for the engine on shard 0; false if there is no engine or no room.
-    pub(crate) fn to_engine(&mut self, mail: Mail) -> bool {
+    pub(crate) fn tell_engine(&mut self, mail: Mail) -> bool {
         if !self.shared.has_engine {
             return false;
         }
@@ -238,7 +238,7 @@ impl Core {
     }
 
     /// Mail for any shard.
-    pub(crate) fn to_shard(&mut self, shard: usize, mail: Mail) {
+    pub(crate) fn tell_shard(&mut self, shard: usize, mail: Mail) {
         if shard == self.shard {
             self.local.push_back(mail);
         } else if let Some(mailbox) = self.mailboxes.get(shard)

@@ -244,7 +244,7 @@ impl Http {
                 };
                 let waiter = core.waiter(token(Kind::Request, key));
                 let ask = ScriptAsk { waiter, mac, rack, format, method: request.method };
-                return self.wait(core, key, buffer, None, |core| core.to_engine(Mail::AskScript(ask)));
+                return self.wait(core, key, buffer, None, |core| core.tell_engine(Mail::AskScript(ask)));
             }
         };
         self.respond(core, key, &request, content, None);
@@ -480,7 +480,7 @@ impl Http {
         let Some(peer) = self.connections.find(key) else { return };
         if let State::Responding(Response { stage: Some(stage), .. }) = peer.state {
             let from = peer.source;
-            core.to_engine(Mail::Fetched { from, stage });
+            core.tell_engine(Mail::Fetched { from, stage });
         }
         if !peer.close {
             peer.state = State::Head;

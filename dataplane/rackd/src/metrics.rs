@@ -32,7 +32,10 @@ pub(crate) struct Metrics {
 }
 
 #[derive(Debug, Default)]
-struct EngineMetrics(Mutex<Option<(Vec<(EngineCounter, u64)>, Stats)>>);
+struct EngineMetrics(Mutex<Option<Laid>>);
+
+/// Counters and sizes as the engine had them.
+type Laid = (Vec<(EngineCounter, u64)>, Stats);
 
 impl Metrics {
     pub(crate) fn new(store: Store) -> Metrics {

@@ -233,7 +233,7 @@ impl Tftp {
                     IpAddr::V4(address) => address,
                     IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
                 };
-                core.to_engine(Mail::AskScript(ScriptAsk { waiter, mac, rack, format, method: Method::Get }))
+                core.tell_engine(Mail::AskScript(ScriptAsk { waiter, mac, rack, format, method: Method::Get }))
             }
             Resource::Manifest(_)
             | Resource::Chunk(_)
@@ -423,7 +423,7 @@ impl Tftp {
             && let Some(stage) = session.stage
         {
             let from = session.peer.ip();
-            core.to_engine(Mail::Fetched { from, stage });
+            core.tell_engine(Mail::Fetched { from, stage });
         }
         let reason = match outcome {
             Outcome::Complete | Outcome::Aborted(_) => None,
