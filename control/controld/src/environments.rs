@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use crate::bootenv::{self, BootEnvironmentFiles};
 use crate::control::{Control, log, now};
 use crate::error::{Error, Result};
+use crate::http::extract::drain;
 use crate::limits;
 use crate::machines::Caller;
 
@@ -24,12 +25,13 @@ const PIECES: usize = 16;
 pub(crate) async fn import(
     control: &Arc<Control>,
     bytes: Option<u64>,
-    body: Body,
+    mut body: Body,
     caller: &Caller,
 ) -> Result<BootEnvironment> {
     let max = limits::ENVIRONMENT_BYTES_MAX;
     let too_large = || Error::TooLarge { what: "a boot environment", max };
     if bytes.is_some_and(|bytes| bytes > max) {
+        drain(&mut body).await;
         return Err(too_large());
     }
     let (pieces, received) = mpsc::channel(PIECES);
@@ -61,6 +63,7 @@ async fn feed(mut body: Body, pieces: mpsc::Sender<Bytes>, max: u64) -> Result<b
         let Ok(bytes) = frame.into_data() else { continue };
         done += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         if done > max {
+            drain(&mut body).await;
             return Ok(false);
         }
         // The rest is read and dropped, so that the client hears what is wrong instead of a broken connection.

@@ -28,6 +28,7 @@ use tokio::time::Instant;
 
 use crate::control::{Control, log, now};
 use crate::error::{Error, Result};
+use crate::http::extract::drain;
 use crate::importer::{ImportOptions, IngestError, IngestLimits, ingest};
 use crate::machines::Caller;
 use crate::observe::new_operation;
@@ -94,29 +95,27 @@ pub(crate) async fn end_orphans(control: &Arc<Control>) -> Result<()> {
 pub(crate) async fn import(
     control: &Arc<Control>,
     wanted: Wanted,
-    body: Body,
+    mut body: Body,
     caller: &Caller,
 ) -> Result<bootstorm_model::Operation> {
     if let Some(key) = &caller.key
         && let Some(operation) = control.store.operation_by_key(key).await?
     {
+        drain(&mut body).await;
         return Ok(operation);
     }
-    let max = control.config.upload_bytes_max;
-    if wanted.bytes_total.is_some_and(|bytes| bytes > max) {
-        return Err(Error::TooLarge { what: "an image", max });
+    if let Err(error) = check(control, &wanted).await {
+        drain(&mut body).await;
+        return Err(error);
     }
-    if let Some(known) = control.store.image(&wanted.name).await? {
-        let message = format!("image `{}` exists; delete it first, or choose another name", known.name);
-        return Err(Error::Conflict { code: "image-exists", message });
-    }
-    let operation =
-        new_operation(Parameters::ImageImport { name: wanted.name.to_string() }, &caller.actor, caller.key.clone())?;
+    let parameters = Parameters::ImageImport { name: wanted.name.to_string() };
+    let operation = new_operation(parameters, &caller.actor, caller.key.clone())?;
     let id = operation.id;
     let text = format!("image `{}` is being imported", wanted.name);
     let entry = log(Severity::Info, "image-import", None, Some(id), &caller.actor, text);
     control.commit(vec![Change::StartOperation(operation), entry]).await?;
     let mut stopped = control.imports.enter(id);
+    let max = control.config.upload_bytes_max;
     let mut upload =
         Upload { control: control.clone(), id, body, done: 0, max, total: wanted.bytes_total, noted: Instant::now() };
     let running = tokio::select! {
@@ -136,18 +135,31 @@ pub(crate) async fn import(
                 }
             });
         }
-        // What the client did wrong it is told as the answer, too.
         Err(error) => {
-            let told = matches!(error, Error::TooLarge { .. });
-            let text = error.to_string();
+            drain(&mut upload.body).await;
+            let too_large = matches!(error, Error::TooLarge { .. });
             conclude(control, id, &wanted, Err(error), &caller.actor).await?;
-            if told {
+            if too_large {
                 return Err(Error::TooLarge { what: "an image", max });
             }
-            tracing::debug!(text, "an upload failed");
         }
     }
     crate::machines::operation_of(control, id).await
+}
+
+/// What can be said before the first octet.
+async fn check(control: &Control, wanted: &Wanted) -> Result<()> {
+    let max = control.config.upload_bytes_max;
+    if wanted.bytes_total.is_some_and(|bytes| bytes > max) {
+        return Err(Error::TooLarge { what: "an image", max });
+    }
+    match control.store.image(&wanted.name).await? {
+        Some(known) => {
+            let message = format!("image `{}` exists; delete it first, or choose another name", known.name);
+            Err(Error::Conflict { code: "image-exists", message })
+        }
+        None => Ok(()),
+    }
 }
 
 fn cancelled() -> Error {
@@ -283,6 +295,7 @@ impl Upload {
         if input.write_all(&first).await.is_ok() {
             while let Some(bytes) = self.next().await? {
                 if input.write_all(&bytes).await.is_err() {
+                    drain(&mut self.body).await;
                     break;
                 }
             }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Bytes of a boot environment's tar: kernels, initial RAM disks and loaders of one architecture.
 pub const ENVIRONMENT_BYTES_MAX: u64 = 1 << 30;
+/// Bytes of a refused body that are read and dropped, so that its sender hears why instead of a broken connection.
+pub const DRAINED_BYTES_MAX: u64 = 64 << 20;
 /// Seconds a client may take for a request's head.
 pub const HEADER_SECONDS_MAX: u64 = 10;
 /// Seconds an event request may wait.

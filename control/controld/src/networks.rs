@@ -44,6 +44,11 @@ enum Action {
         update: Box<native::MachineUpdate>,
         interfaces: Option<Vec<bootstorm_model::Interface>>,
     },
+    /// A rack's own address that is its network's gateway needs no reservation, and may have none.
+    Release {
+        subnet: SubnetId,
+        ip: std::net::Ipv4Addr,
+    },
     Reserve {
         machine: MachineId,
         subnet: SubnetId,
@@ -130,12 +135,22 @@ impl Draft {
     async fn load(control: &Control) -> Result<Self> {
         let store = &control.store;
         let source = store.snapshot_source().await?;
+        let mut fixed: Vec<_> =
+            source.reservations.iter().map(|address| (address.subnet, address.ip, address.mac)).collect();
+        // Racks' own addresses are kept for them, and no part of the snapshot.
+        for (_, live) in control.racks.all() {
+            for ip in live.interfaces.iter().map(|interface| interface.address) {
+                let subnet =
+                    source.subnets.iter().find(|subnet| subnet.cidr.contains(ip) && subnet.gateway != Some(ip));
+                fixed.extend(subnet.map(|subnet| (subnet.id, ip, None)));
+            }
+        }
         Ok(Self {
             fabrics: store.fabrics().await?,
             vlans: source.vlans,
             subnets: source.subnets,
             ranges: source.ranges,
-            fixed: source.reservations.iter().map(|address| (address.subnet, address.ip, address.mac)).collect(),
+            fixed,
             created: Vec::new(),
             next: 0,
             actions: Vec::new(),
@@ -255,7 +270,6 @@ impl Draft {
         Ok(id)
     }
 
-    #[expect(clippy::type_complexity, reason = "the optional half of one document, passed once")]
     fn subnet(
         &mut self,
         cidr: Ipv4Net,
@@ -306,6 +320,12 @@ impl Draft {
         ipam::check_subnet(&subnet, others).map_err(bootstorm_store::Error::from)?;
         if found.is_none() && self.subnets.iter().any(|other| other.name == subnet.name) {
             subnet.name = format!("{}-{fabric}", subnet.name).parse().map_err(|error| Error::invalid("name", error))?;
+        }
+        if let Some(ip) = subnet.gateway
+            && let Some(index) = self.fixed.iter().position(|fixed| *fixed == (subnet.id, ip, None))
+        {
+            self.fixed.remove(index);
+            self.actions.push(Action::Release { subnet: subnet.id, ip });
         }
         match found {
             None => self.actions.push(Action::CreateSubnet(subnet.clone())),
@@ -520,11 +540,17 @@ async fn perform(control: &Arc<Control>, actions: Vec<Action>, caller: &Caller) 
                     control.commit(vec![change]).await?;
                 }
             }
+            Action::Release { subnet, ip } => drop_address(control, SubnetId(id_of(&real, subnet.0)), ip).await?,
             Action::Reserve { machine, subnet, ip, mac } => {
                 reserve(control, machine, SubnetId(id_of(&real, subnet.0)), ip, mac).await?;
             }
         }
     }
+    Ok(())
+}
+
+async fn drop_address(control: &Arc<Control>, subnet: SubnetId, ip: std::net::Ipv4Addr) -> Result<()> {
+    control.store.release_address(subnet, ip).await?;
     Ok(())
 }
 

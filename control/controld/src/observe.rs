@@ -29,12 +29,23 @@ use crate::seal::random;
 /// The alarm for which a machine is held (`threat-model.md` T3): a claim was redeemed again with another key.
 const HOLDING_ALARMS: &[&str] = &["claim-redeemed-twice", "claim-taken"];
 
-/// Applies a batch; gives the last number applied, if any was numbered. `first` says that the link has just come up.
+/// How far a link has come, which decides what a number out of turn means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// It has just come up, and the rack serves no generation: its data may be new, and its numbers with it.
+    Empty,
+    /// It has just come up.
+    New,
+    /// Observations have come over it.
+    Settled,
+}
+
+/// Applies a batch; gives the last number applied, if any was numbered.
 pub(crate) async fn apply(
     control: &Arc<Control>,
     rack: RackId,
     batch: Vec<Observation>,
-    first: bool,
+    link: Link,
 ) -> Result<Option<u64>> {
     let known = control.store.rack(rack).await?.ok_or_else(|| Error::Link("the rack is gone".into()))?;
     let reader = Reader { control, actor: format!("rack {}", known.name) };
@@ -47,21 +58,24 @@ pub(crate) async fn apply(
             reader.passing(&observation).await;
             continue;
         }
+        if through.is_none() && link == Link::Empty && observation.sequence == 1 && applied > 0 {
+            control.store.resume_observations(rack, 0).await?;
+            applied = 0;
+        }
         through = Some(observation.sequence.max(through.unwrap_or(0)));
         if observation.sequence <= applied {
             continue;
         }
         let expected = group.last().map_or(applied, |last| last.sequence) + 1;
         if observation.sequence != expected {
-            if !first || !group.is_empty() {
+            if link == Link::Settled || !group.is_empty() {
                 return Err(Error::Link(format!("observation {} follows {}", observation.sequence, expected - 1)));
             }
             // What is in between was acknowledged by an earlier control whose database is not ours, or the rack lost it. It cannot
             // be had again, so it is said aloud.
             let text = format!("observations {expected} to {} of the rack are lost", observation.sequence - 1);
             control.commit(vec![log(Severity::Error, "observations-lost", None, None, &reader.actor, text)]).await?;
-            let rack = bootstorm_model::Rack { observation_sequence: observation.sequence - 1, ..known.clone() };
-            control.store.put_rack(&rack).await?;
+            control.store.resume_observations(rack, observation.sequence - 1).await?;
             applied = observation.sequence - 1;
         }
         let subject = touches(&observation.observed);

@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 
 use crate::control::{Control, now};
 use crate::error::{Error, Result};
+use crate::observe::Link;
 use crate::publish::Published;
 use crate::{frames, limits, networks, observe};
 
@@ -196,14 +197,10 @@ async fn greet(
                 Err(error) => return refuse(writer, error.to_string()).await,
             },
             ToControl::Hello { rack, version, interfaces, generation } => {
-                let Some(known) = control.store.rack(rack).await? else {
+                if control.store.rack(rack).await?.is_none() {
                     let reason =
                         format!("no rack `{rack}` has joined; remove its gateway directory so that it joins again");
                     return refuse(writer, reason).await;
-                };
-                if generation == Generation(0) && known.observation_sequence > 0 {
-                    // It serves nothing, so its data directory is new and its spool counts from 1 again.
-                    control.store.put_rack(&Rack { observation_sequence: 0, generation, ..known }).await?;
                 }
                 control.store.rack_seen(rack, generation, now()).await?;
                 networks::adopt(control, &interfaces).await?;
@@ -318,7 +315,8 @@ async fn read(control: Arc<Control>, mut reader: OwnedReadHalf, rack: RackId, li
     let mut tasks = JoinSet::new();
     let wishes = Arc::new(Semaphore::new(WISHES_IN_FLIGHT_MAX));
     let (batches, batched) = mpsc::channel(limits::OBSERVATION_QUEUE_BATCHES);
-    tasks.spawn(apply(control.clone(), batched, rack, live.queue.clone()));
+    let link = if live.generation == Generation(0) { Link::Empty } else { Link::New };
+    tasks.spawn(apply(control.clone(), batched, rack, live.queue.clone(), link));
     let mut held_generation = live.generation;
     loop {
         let frame = tokio::select! {
@@ -382,12 +380,12 @@ async fn apply(
     mut batches: mpsc::Receiver<Vec<Observation>>,
     rack: RackId,
     queue: mpsc::Sender<Vec<u8>>,
+    mut link: Link,
 ) -> Result<()> {
-    let mut first = true;
     while let Some(batch) = batches.recv().await {
-        let through = observe::apply(&control, rack, batch, first).await?;
+        let through = observe::apply(&control, rack, batch, link).await?;
         if let Some(through) = through {
-            first = false;
+            link = Link::Settled;
             let frame = frame::encode(&ToGateway::Acknowledged { through }, &[])?;
             queue.send(frame).await.map_err(|_| Error::Task)?;
         }

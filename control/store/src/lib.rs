@@ -199,6 +199,8 @@ pub trait Store: Send + Sync {
     async fn rack(&self, id: RackId) -> Result<Option<Rack>>;
     /// A rack is there and serves that generation; its acknowledged generation never goes back but to 0 (it has lost its data).
     async fn rack_seen(&self, id: RackId, generation: Generation, now: Timestamp) -> Result<()>;
+    /// A rack counts its observations on from `last`: what it had counted before is lost, or it starts over at 0.
+    async fn resume_observations(&self, id: RackId, last: u64) -> Result<()>;
     /// A rack is gone for good.
     async fn delete_rack(&self, id: RackId) -> Result<()>;
     /// The current generation.

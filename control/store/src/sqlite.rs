@@ -427,6 +427,12 @@ impl Store for SqliteStore {
         Ok(tx.commit().await?)
     }
 
+    async fn resume_observations(&self, id: RackId, last: u64) -> Result<()> {
+        let mut tx = self.write().await?;
+        site::resume_observations(&mut tx, id, last).await?;
+        Ok(tx.commit().await?)
+    }
+
     async fn delete_rack(&self, id: RackId) -> Result<()> {
         let mut tx = self.write().await?;
         let query = sqlx::query("DELETE FROM rack WHERE id = $1").bind(id.to_string());

@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use bootstorm_api::limits::{BODY_BYTES_MAX, PAGE_ROWS_MAX};
+use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
@@ -23,15 +24,30 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 }
 
 /// A body within the limit of routes that take no uploads.
-pub(crate) async fn bounded(body: Body) -> Result<bytes::Bytes> {
-    let max = u64::try_from(BODY_BYTES_MAX).unwrap_or(u64::MAX);
-    let read = axum::body::to_bytes(body, BODY_BYTES_MAX).await;
-    read.map_err(|error| {
-        match std::error::Error::source(&error).is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>()) {
-            true => Error::TooLarge { what: "a body", max },
-            false => Error::invalid("body", "it broke off"),
+pub(crate) async fn bounded(mut body: Body) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Error::invalid("body", "it broke off"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() > BODY_BYTES_MAX {
+            drain(&mut body).await;
+            return Err(Error::TooLarge { what: "a body", max: u64::try_from(BODY_BYTES_MAX).unwrap_or(u64::MAX) });
         }
-    })
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes)
+}
+
+/// Reads and drops what is left of a refused body, within a limit.
+pub(crate) async fn drain(body: &mut Body) {
+    let mut left = limits::DRAINED_BYTES_MAX;
+    while let Some(Ok(frame)) = body.frame().await {
+        let count = frame.data_ref().map_or(0, bytes::Bytes::len);
+        match left.checked_sub(u64::try_from(count).unwrap_or(u64::MAX)) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 /// A query.

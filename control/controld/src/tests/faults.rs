@@ -30,7 +30,7 @@ async fn workflow_with_a_fault_at_every_effect_and_every_effect_twice() {
     let id = site.ready_machine(&mut rack, 1).await;
     let operation = site.post("/machines/n001/deploy", json!({ "image": "debian-12", "user_data": "eA==" }), 202).await;
     let operation = operation["id"].as_str().expect("id").to_string();
-    let subject = rack.attempt(id).await;
+    let subject = rack.attempt(id, &operation).await;
     rack.during(site.until_stage(&operation, "power")).await;
     rack.during(site.until("/machines/n001", |machine| machine["power_state"] == "on")).await;
     rack.observe(Observed::Written { subject }).await;
@@ -65,7 +65,7 @@ async fn a_passing_failure_of_a_bmc_is_tried_again() {
     *site.bmc.failure.lock().expect("lock") = Some(passing);
     let before = site.bmc.actions().len();
     let operation = site.post("/machines/n001/deploy", json!({ "image": "debian-12" }), 202).await;
-    rack.attempt(id).await;
+    rack.attempt(id, operation["id"].as_str().expect("id")).await;
     let bmc = site.bmc.clone();
     rack.during(site.until("/machines/n001", |_| bmc.actions().len() > before)).await;
     *site.bmc.failure.lock().expect("lock") = None;

@@ -199,7 +199,10 @@ impl Site {
         };
         match tokio::time::timeout(PATIENCE, wait).await {
             Ok(value) => value,
-            Err(_) => panic!("{path} does not come to fit: {:#}", self.get(path).await),
+            Err(_) => {
+                let events = self.get("/events?limit=1000").await;
+                panic!("{path} does not come to fit: {}\nevents: {events:#}", self.get(path).await)
+            }
         }
     }
 
@@ -247,11 +250,14 @@ impl Site {
         let machine = self.post("/machines", request, 201).await["id"].as_str().expect("id").to_string();
         let operation = self.post(&format!("/machines/{machine}/commission"), serde_json::json!({}), 202).await;
         let operation = operation["id"].as_str().expect("id").to_string();
-        let subject = rack.attempt(machine.parse().expect("id")).await;
+        let subject = rack.attempt(machine.parse().expect("id"), &operation).await;
         self.until_stage(&operation, "power").await;
         rack.observe(Observed::Inventory { subject, inventory: Box::new(inventory(n)) }).await;
         rack.observe(Observed::Finished { subject }).await;
-        self.until_state(&machine, "Ready").await;
+        self.until(&format!("/machines/{machine}"), |machine| {
+            machine["state"] == "Ready" && machine["power_state"] == "off"
+        })
+        .await;
         machine.parse().expect("id")
     }
 }
@@ -476,10 +482,13 @@ impl Rack {
         }
     }
 
-    /// The attempt that a machine's boot answer names, once it does.
-    pub async fn attempt(&mut self, machine: MachineId) -> Subject {
+    /// The attempt that a machine's boot answer names for an operation, once it does.
+    pub async fn attempt(&mut self, machine: MachineId, of: &str) -> Subject {
+        let of: Option<OperationId> = of.parse().ok();
         let agent = |rack: &Self| match rack.view.boots.get(&machine).map(|boot| boot.answer) {
-            Some(Answer::Agent { operation, attempt }) => Some((operation, attempt)),
+            Some(Answer::Agent { operation, attempt }) if of.is_none_or(|of| of == operation) => {
+                Some((operation, attempt))
+            }
             _ => None,
         };
         self.until("a boot answer with an agent", |rack| agent(rack).is_some()).await;

@@ -48,7 +48,7 @@ async fn a_machine_goes_all_the_way_and_back() {
 
     // Commissioned.
     let operation = text(&site.post("/machines/n001/commission", json!({}), 202).await["id"]);
-    let subject = rack.attempt(id).await;
+    let subject = rack.attempt(id, &operation).await;
     let Subject::Attempt { operation: in_snapshot, .. } = subject else { panic!("{subject:?}") };
     assert_eq!(in_snapshot.to_string(), operation);
     let plan = rack.view.plans[&in_snapshot].clone();
@@ -66,7 +66,7 @@ async fn a_machine_goes_all_the_way_and_back() {
     rack.holds = false;
     let body = json!({ "image": "debian-12", "user_data": "I2Nsb3VkLWNvbmZpZwo=", "ssh_authorized_keys": ["ssh-ed25519 AAAA me"] });
     let operation = deploy(&site, "n001", body).await;
-    let subject = rack.attempt(id).await;
+    let subject = rack.attempt(id, &operation).await;
     let Subject::Attempt { operation: in_snapshot, attempt, .. } = subject else { panic!("{subject:?}") };
     let Task::Deploy(plan) = &rack.view.plans[&in_snapshot].task else { panic!("no deployment") };
     assert_eq!((plan.manifest, plan.secrets, plan.ssh_authorized_keys.len()), (manifest(b"image"), true, 1));
@@ -118,7 +118,7 @@ async fn a_machine_goes_all_the_way_and_back() {
 
     // Released.
     let operation = text(&site.post("/machines/n001/release", json!({ "erase": "quick" }), 202).await["id"]);
-    let subject = rack.attempt(id).await;
+    let subject = rack.attempt(id, &operation).await;
     assert!(matches!(rack.view.plans.values().next().map(|plan| &plan.task), Some(Task::Erase { .. })));
     site.until_stage(&operation, "power").await;
     rack.observe(Observed::Finished { subject }).await;
@@ -153,7 +153,7 @@ async fn an_enlisted_machine_is_commissioned_in_the_same_boot() {
     rack.observe(enlisted).await;
     rack.until("the enrolment's machine", |rack| rack.view.enrolments.contains_key(&enrolment)).await;
     let id = rack.view.enrolments[&enrolment].machine;
-    let subject = rack.attempt(id).await;
+    let subject = rack.attempt(id, "").await;
     let machine = site.get(&format!("/machines/{id}")).await;
     site.until_stage(&text(&machine["operation"]), "published").await;
     rack.observe(Observed::Inventory { subject, inventory: Box::new(inventory(1)) }).await;
@@ -183,7 +183,7 @@ async fn control_is_started_anew_in_the_middle_of_a_deployment() {
     let id = site.ready_machine(&mut rack, 1).await;
     let body = json!({ "image": "debian-12", "user_data": "eA==" });
     let operation = deploy(&site, "n001", body).await;
-    let subject = rack.attempt(id).await;
+    let subject = rack.attempt(id, &operation).await;
     rack.during(site.until_stage(&operation, "power")).await;
     rack.stages(subject, BOOT).await;
     let (token, address) = (site.token.clone(), rack.view.reservations[&mac(1)].address);
@@ -238,7 +238,7 @@ async fn failures_name_stage_code_evidence_and_what_to_try() {
 
     // The agent says no.
     let operation = deploy(&site, "n001", json!({ "image": "debian-12" })).await;
-    let subject = rack.attempt(id).await;
+    let subject = rack.attempt(id, &operation).await;
     rack.during(site.until_stage(&operation, "power")).await;
     let failure = Failure { stage: Stage::Write, code: "disk-too-small".into(), evidence: "vda has 1 GiB".into() };
     rack.observe(Observed::Failed { subject, failure }).await;
@@ -308,7 +308,7 @@ async fn a_claim_redeemed_twice_holds_the_machine() {
     let mut rack = Rack::join(&site, "rack-1").await;
     let id = site.ready_machine(&mut rack, 1).await;
     let operation = deploy(&site, "n001", json!({ "image": "debian-12" })).await;
-    let subject = rack.attempt(id).await;
+    let subject = rack.attempt(id, &operation).await;
     rack.during(site.until_stage(&operation, "power")).await;
     rack.observe(Observed::Alarm {
         code: "claim-redeemed-twice".into(),

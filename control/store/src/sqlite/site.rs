@@ -68,6 +68,12 @@ pub(super) async fn put_rack(connection: &mut SqliteConnection, rack: &Rack) -> 
     Ok(())
 }
 
+pub(super) async fn resume_observations(connection: &mut SqliteConnection, id: RackId, last: u64) -> Result<()> {
+    let text = "UPDATE rack SET observation_sequence = $2 WHERE id = $1";
+    let done = sqlx::query(text).bind(id.to_string()).bind(row::signed(last)).execute(connection).await?;
+    row::changed(done.rows_affected(), "rack", id)
+}
+
 pub(super) async fn racks(connection: &mut SqliteConnection) -> Result<Vec<Rack>> {
     let text = "SELECT id, name, joined, seen, generation, observation_sequence, certificate FROM rack ORDER BY name";
     sqlx::query(text).fetch_all(connection).await?.iter().map(read_rack).collect()
