@@ -105,7 +105,7 @@ pub(crate) struct Written {
 }
 
 impl State {
-    fn new(who: Who) -> State {
+    pub(crate) fn new(who: Who) -> State {
         State {
             who,
             operation: None,

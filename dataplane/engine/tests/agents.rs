@@ -239,7 +239,7 @@ fn t3_a_claim_is_not_redeemed_over_a_speaking_agent() {
     let second = claim(&rack.script(at(30_000), mac(1)));
     rack.report(at(31_000), 1, 0, Report::Alive);
     assert_eq!(refused(rack.redeem(at(32_000), second, 2)), Refusal::Busy);
-    assert_eq!(granted(rack.redeem(at(61_000), second, 2)) == first_attempt(10), false);
+    assert_ne!(granted(rack.redeem(at(61_000), second, 2)), first_attempt(10));
 }
 
 #[test]
