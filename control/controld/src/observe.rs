@@ -27,7 +27,7 @@ use crate::limits;
 use crate::seal::random;
 
 /// The alarm for which a machine is held (`threat-model.md` T3): a claim was redeemed again with another key.
-const HOLDING_ALARMS: &[&str] = &["claim-redeemed-twice", "claim-taken"];
+const HOLDING_ALARMS: &[&str] = &["claim-redeemed-twice"];
 
 /// How far a link has come, which decides what a number out of turn means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

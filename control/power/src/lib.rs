@@ -1,6 +1,6 @@
 //! Drivers that switch machines on and off, behind one trait.
 //!
-//! A [`Driver`] is made from a name and parameters for one command and forgotten after it; it holds credentials only that long.
+//! A [`PowerDriver`] is made from a name and parameters for one command and forgotten after it; it holds credentials only that long.
 //! [`perform`] is the one way to use it: it sends the command, asks until the machine is in the wanted state, and gives up at the
 //! deadline. Everything that a peer says is bounded by [`limits`], and every address is checked by [`fetch`] before it is spoken to.
 
