@@ -289,7 +289,9 @@ impl Draft {
             None => return Err(Error::NotFound { what: "VLAN", id: format!("{fabric}/{vid}") }),
         };
         let what = format!("subnet {cidr}");
-        let found = self.subnets.iter().position(|subnet| subnet.cidr == cidr && self.is_in(subnet, fabric_id));
+        // A network that was adopted from a rack's interface is the one that is now described, wherever it was put.
+        let is_it = |subnet: &Subnet| self.is_in(subnet, fabric_id) || self.is_adopted(subnet);
+        let found = self.subnets.iter().position(|subnet| subnet.cidr == cidr && is_it(subnet));
         let old = match found {
             Some(index) => self.subnets.remove(index),
             None => {
@@ -311,7 +313,10 @@ impl Draft {
         };
         let mut subnet = old;
         let mut fields = Vec::new();
-        field(&mut fields, "vlan", &mut subnet.vlan, vlan);
+        if subnet.vlan != vlan {
+            fields.push(format!("vlan: → {fabric}/{vid}"));
+            subnet.vlan = vlan;
+        }
         field(&mut fields, "gateway", &mut subnet.gateway, gateway);
         field(&mut fields, "dns_servers", &mut subnet.dns_servers, dns_servers);
         field(&mut fields, "ntp_servers", &mut subnet.ntp_servers, ntp_servers);
@@ -338,6 +343,10 @@ impl Draft {
 
     fn is_in(&self, subnet: &Subnet, fabric: FabricId) -> bool {
         self.vlans.iter().any(|vlan| vlan.id == subnet.vlan && vlan.fabric == fabric)
+    }
+
+    fn is_adopted(&self, subnet: &Subnet) -> bool {
+        self.ranges.iter().any(|range| range.subnet == subnet.id && range.comment == AUTOMATIC)
     }
 
     fn range(&mut self, subnet: &str, kind: RangeKind, range: Ipv4Range) -> Result<native::Change> {

@@ -1,5 +1,5 @@
 //! Boot scripts for iPXE (commands of 2019, as option ROMs have them) and GRUB. Written from fields, no template language:
-//! every word comes from the snapshot's checked types or goes through [`text`] or [`word`].
+//! every word comes from the snapshot's checked types or goes through `text` or `word`.
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddrV4};

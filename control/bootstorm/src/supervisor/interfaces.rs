@@ -1,10 +1,11 @@
-//! The host's interfaces, by the names that an operator gives.
+//! The interfaces of this network namespace, by the names that an operator gives.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use bootstorm_api::role::RackInterface;
+use nix::ifaddrs::getifaddrs;
 
 /// Why an interface cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -36,37 +37,47 @@ pub enum InterfaceError {
     Read(#[from] std::io::Error),
 }
 
+/// MTU of Ethernet, where the kernel does not say.
+const ETHERNET_MTU: u16 = 1500;
+
 /// Looks an interface up; its first IPv4 address is the one served.
 pub fn find(name: &str) -> Result<RackInterface, InterfaceError> {
-    let addresses = if_addrs::get_if_addrs()?;
-    let directory = Path::new("/sys/class/net").join(name);
-    // A name from outside reaches a path only if the kernel lists an interface of that very name.
-    let known = list()?;
-    if !known.iter().any(|k| k == name) {
+    // The kernel's own list for this process: /sys may show another namespace.
+    let all: Vec<_> = getifaddrs().map_err(std::io::Error::from)?.collect();
+    let mine = || all.iter().filter(|entry| entry.interface_name == name);
+    if mine().next().is_none() {
+        let mut known: Vec<&str> = all.iter().map(|entry| entry.interface_name.as_str()).collect();
+        known.sort_unstable();
+        known.dedup();
         return Err(InterfaceError::Unknown { name: name.into(), known: known.join(" ") });
     }
-    let read = |file: &str| fs::read_to_string(directory.join(file)).map(|text| text.trim().to_string());
-    let mac = read("address")?;
-    let mac = mac.parse().map_err(|_| InterfaceError::NotEthernet { name: name.into() })?;
-    let number = |text: String| text.parse::<u32>().unwrap_or_default();
-    let (address, prefix_bits) = addresses
-        .iter()
-        .filter(|interface| interface.name == name)
-        .find_map(|interface| match (&interface.addr, interface.ip()) {
-            (if_addrs::IfAddr::V4(v4), IpAddr::V4(ip)) => Some((ip, v4.prefixlen)),
-            _ => None,
+    let link = mine().find_map(|entry| {
+        let link = entry.address.as_ref()?.as_link_addr()?;
+        Some((u32::try_from(link.ifindex()).ok()?, link.addr()?))
+    });
+    let (index, octets) = link.ok_or_else(|| InterfaceError::NotEthernet { name: name.into() })?;
+    let (address, prefix_bits) = mine()
+        .find_map(|entry| {
+            let address = entry.address.as_ref()?.as_sockaddr_in()?.ip();
+            let mask = entry.netmask.as_ref().and_then(|mask| mask.as_sockaddr_in()).map(|mask| mask.ip());
+            Some((address, prefix_of(mask)))
         })
         .ok_or_else(|| InterfaceError::NoAddress { name: name.into() })?;
-    let mtu = u16::try_from(number(read("mtu")?)).unwrap_or(u16::MAX);
-    Ok(RackInterface { name: name.into(), index: number(read("ifindex")?), mac, address, prefix_bits, mtu })
+    Ok(RackInterface { name: name.into(), index, mac: octets.into(), address, prefix_bits, mtu: mtu_of(name, index) })
 }
 
-fn list() -> Result<Vec<String>, std::io::Error> {
-    let mut names: Vec<String> = fs::read_dir("/sys/class/net")?
-        .filter_map(|entry| entry.ok().and_then(|e| e.file_name().into_string().ok()))
-        .collect();
-    names.sort();
-    Ok(names)
+fn prefix_of(mask: Option<Ipv4Addr>) -> u8 {
+    u8::try_from(mask.map_or(32, |mask| u32::from(mask).leading_ones())).unwrap_or(32)
+}
+
+fn mtu_of(name: &str, index: u32) -> u16 {
+    // Only the kernel's own names come here, so this cannot leave the directory.
+    let directory = Path::new("/sys/class/net").join(name);
+    let number = |file: &str| fs::read_to_string(directory.join(file)).ok()?.trim().parse::<u32>().ok();
+    match (number("ifindex"), number("mtu")) {
+        (Some(shown), Some(mtu)) if shown == index => u16::try_from(mtu).unwrap_or(u16::MAX),
+        _ => ETHERNET_MTU,
+    }
 }
 
 #[cfg(test)]

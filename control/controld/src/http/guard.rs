@@ -44,7 +44,13 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
     let labels = [("method", method.to_string()), ("route", route.clone()), ("status", status.to_string())];
     metrics::counter!("bootstorm_api_requests_total", &labels).increment(1);
     metrics::histogram!("bootstorm_api_seconds", "route" => route.clone()).record(seconds);
-    tracing::info!(request = id, method, route, status, milliseconds = seconds * 1000.0, "request");
+    let milliseconds = (seconds * 1000.0).round();
+    if method == "GET" && status < 400 {
+        // Scripts and pages poll: what changes or fails must stay findable.
+        tracing::debug!(request = id, method, route, status, milliseconds, "request");
+    } else {
+        tracing::info!(request = id, method, route, status, milliseconds, "request");
+    }
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("x-request-id", value);
     }
