@@ -220,7 +220,8 @@ impl Site {
         let what = format!("{} to be enlisted", hardware.name);
         wait::until(&what, self.accelerator.stretch(deadline::ENLIST), || {
             let machines: Vec<Machine> = self.ask(&["machine", "list"])?;
-            Ok(machines.into_iter().find(|machine| machine.inventory.is_some() && has(machine, &mac)))
+            // Lists carry no inventory; a machine that enlisted itself has told its architecture.
+            Ok(machines.into_iter().find(|machine| machine.architecture.is_some() && has(machine, &mac)))
         })?;
         self.describe(hardware, power)?;
         self.machine(&hardware.name)
