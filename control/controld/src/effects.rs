@@ -331,6 +331,9 @@ async fn switch(
     if action != Action::Off
         && let Some(operation) = operation
     {
+        if taken_over(control, machine, operation).await? {
+            return Ok(Ended::Done);
+        }
         reached(control, operation, Stage::Power, &machine.power.driver).await?;
     }
     match command(control, machine, action).await {
@@ -351,6 +354,27 @@ async fn switch(
                 code: "power-failed".to_string(),
                 evidence: error.to_string(),
             }))
+        }
+    }
+}
+
+/// Whether the agent of a machine that is on has taken the operation over: one that waits after enlistment asks for its
+/// plan all the time, and a power cycle would only throw its boot away.
+async fn taken_over(control: &Arc<Control>, machine: &Machine, operation: &Operation) -> Result<bool> {
+    let may_wait = matches!(operation.parameters, Parameters::Commission);
+    if !may_wait || !matches!(command(control, machine, Action::Query).await, Ok(Seen::On)) {
+        return Ok(false);
+    }
+    let mut changed = control.subscribe();
+    let deadline = Instant::now() + limits::TAKE_OVER_WAIT;
+    loop {
+        changed.borrow_and_update();
+        let now = control.store.operation(operation.id).await?;
+        if now.is_none_or(|now| now.state != OperationState::Running || now.stage >= Stage::Agent) {
+            return Ok(true);
+        }
+        if tokio::time::timeout_at(deadline, changed.changed()).await.is_err() {
+            return Ok(false);
         }
     }
 }

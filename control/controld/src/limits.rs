@@ -47,6 +47,8 @@ pub const RACK_WAIT_SECONDS: u64 = 60;
 pub const POWER_SECONDS_MAX: u32 = 180;
 /// Times a power command of an operation is tried before the operation fails.
 pub const POWER_TRIES_MAX: u32 = 5;
+/// How long a machine that is on may take to show that its waiting agent has the new plan; agents are told at once.
+pub const TAKE_OVER_WAIT: Duration = Duration::from_secs(3);
 /// Pause before an effect is tried again: first, and longest.
 pub const EFFECT_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// Seconds after a start in which nothing is declared overdue: racks deliver what they spooled while control was away.

@@ -76,7 +76,7 @@ async fn a_machine_goes_all_the_way_and_back() {
     rack.missing = vec![manifest(b"image")];
     rack.tell_status().await;
     let before = site.bmc.actions();
-    assert_eq!(before, [Action::Cycle, Action::Off]);
+    assert_eq!(before, [Action::Query, Action::Cycle, Action::Off]);
     rack.serves = true;
     rack.missing.clear();
     rack.tell_status().await;
@@ -127,7 +127,10 @@ async fn a_machine_goes_all_the_way_and_back() {
     assert_eq!(site.get(&format!("/operations/{operation}")).await["status"], "done");
     rack.until("the address back", |rack| !rack.view.reservations.contains_key(&mac(1))).await;
     assert_eq!(rack.view.boots[&id].answer, Answer::Wait);
-    assert_eq!(site.bmc.actions(), [Action::Cycle, Action::Off, Action::Cycle, Action::Cycle, Action::Off]);
+    assert_eq!(
+        site.bmc.actions(),
+        [Action::Query, Action::Cycle, Action::Off, Action::Cycle, Action::Cycle, Action::Off]
+    );
     let events = site.get("/events?limit=1000").await;
     let codes: Vec<String> =
         events["items"].as_array().expect("events").iter().map(|event| text(&event["code"])).collect();
