@@ -64,8 +64,8 @@ struct Draft {
     ranges: Vec<IpRange>,
     /// Fixed addresses, those of this request included.
     fixed: Vec<(SubnetId, std::net::Ipv4Addr, Option<Mac>)>,
-    /// Names and MAC addresses of machines that this request creates.
-    created: Vec<(Option<String>, Vec<Mac>)>,
+    /// Names and MAC addresses of the machines that this request describes, those already known of each included.
+    described: Vec<(Option<String>, Vec<Mac>)>,
     next: i64,
     actions: Vec<Action>,
 }
@@ -151,7 +151,7 @@ impl Draft {
             subnets: source.subnets,
             ranges: source.ranges,
             fixed,
-            created: Vec::new(),
+            described: Vec::new(),
             next: 0,
             actions: Vec::new(),
         })
@@ -391,20 +391,22 @@ impl Draft {
         }
         let known = self.known(control, request.name.as_deref(), &macs).await?;
         let what = format!("machine {}", request.name.clone().unwrap_or_else(|| first.to_string()));
+        let mut own = macs.clone();
+        own.extend(known.iter().flat_map(|machine| &machine.interfaces).map(|interface| interface.mac));
+        let twice = |(name, others): &(Option<String>, Vec<Mac>)| {
+            (name.is_some() && *name == request.name) || others.iter().any(|mac| own.contains(mac))
+        };
+        if self.described.iter().any(twice) {
+            return Err(Error::Conflict {
+                code: "duplicate",
+                message: format!("{what} or one of its MAC addresses is given twice"),
+            });
+        }
+        self.described.push((request.name.clone(), own));
         let Some(machine) = known else {
             // The same checks as when it is made, so that a dry run says no as well.
             machines::creation(control, &request, "")?;
-            let twice = |(name, others): &(Option<String>, Vec<Mac>)| {
-                (name.is_some() && *name == request.name) || others.iter().any(|mac| macs.contains(mac))
-            };
-            if self.created.iter().any(twice) {
-                return Err(Error::Conflict {
-                    code: "duplicate",
-                    message: format!("{what} or one of its MAC addresses is given twice"),
-                });
-            }
             let fixed = address.map(|ip| self.fix(ip, first).map(|subnet| (subnet, ip, first))).transpose()?;
-            self.created.push((request.name.clone(), macs));
             self.actions.push(Action::CreateMachine { request: Box::new(request), address: fixed });
             return Ok(outcome(true, what, Vec::new()));
         };

@@ -84,6 +84,21 @@ async fn one_bad_document_stops_all() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_known_machine_is_renamed_by_one_document_and_never_described_by_two() {
+    let site = Site::start().await;
+    let machine = |name: &str| json!({ "kind": "machine", "name": name, "macs": [mac(1).to_string()] });
+    site.post("/apply", json!({ "documents": [machine("a")] }), 200).await;
+    let twice = json!({ "documents": [machine("b"), machine("c")] });
+    let (status, problem) = site.send("POST", "/apply", Some(twice)).await;
+    assert_eq!((status, &problem["code"]), (400, &json!("invalid")), "{problem}");
+    assert_eq!(site.get("/machines/a").await["name"], "a");
+    let renamed = site.post("/apply", json!({ "documents": [machine("b")] }), 200).await;
+    assert_eq!(outcomes(&renamed), ["changed"]);
+    assert_eq!(site.get("/machines/b").await["name"], "b");
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_racks_network_is_served_without_a_document_and_a_document_wins() {
     let site = Site::start().await;
     let mut rack = Rack::join(&site, "rack-1").await;
