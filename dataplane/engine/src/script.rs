@@ -68,9 +68,10 @@ fn ipxe(out: &mut String, action: &Action<'_>, mac: Mac, http: SocketAddrV4) -> 
             again(out, *seconds, http, &script)
         }
         Action::Local => {
-            // A BIOS boots the disk from here; UEFI goes on with its own boot order.
+            // A BIOS boots the disk from here; UEFI goes on with its own boot order, but only after an entry that has
+            // failed: after one that has not, it may show its menu (UEFI 2.10 §3.1.1).
             out.push_str("echo Bootstorm: booting from the disk\n");
-            out.push_str("iseq ${platform} efi && exit ||\n");
+            out.push_str("iseq ${platform} efi && exit 1 ||\n");
             out.push_str("sanboot --no-describe --drive 0x80 || exit\n");
             Ok(())
         }
