@@ -72,9 +72,10 @@ fn a_uefi_machine_is_deployed_and_boots_its_disk_after_a_reboot() {
         let boot = site.login(address, "cat /proc/sys/kernel/random/boot_id; cat /etc/machine-id")?;
         // The connection ends with the system; what counts is that it comes back as the same one.
         let _connection_lost = site.key.run(&site.network, "storm", address, "sudo systemctl reboot");
+        // Its firmware has four entries for the network, and asks us by each of them before it comes to the disk.
         let after = bootstorm_tests::lab::wait::until(
             "the machine to come back from its disk",
-            site.accelerator.stretch(std::time::Duration::from_secs(60)),
+            site.accelerator.stretch(std::time::Duration::from_secs(120)),
             || {
                 let answer = site.key.run(
                     &site.network,
