@@ -64,7 +64,13 @@ fn a_bios_machine_is_deployed_released_and_deployed_again() {
 
 #[test]
 #[ignore = "needs guests: make test"]
-fn a_uefi_machine_is_deployed_and_boots_its_disk_after_a_reboot() {
+fn a_uefi_machine_is_deployed() {
+    on_a_site("uefi", |site| from_bare_to_running(site, &Hardware::new("uefi1", Firmware::Uefi, 2)).map(drop));
+}
+
+#[test]
+#[ignore = "needs guests and minutes of firmware: tests/lab/e2e.sh deploy"]
+fn a_uefi_machine_boots_its_disk_after_a_reboot() {
     on_a_site("uefi", |site| {
         let hardware = Hardware::new("uefi1", Firmware::Uefi, 2);
         let deployed = from_bare_to_running(site, &hardware)?;

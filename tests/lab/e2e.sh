@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Tests that need machines, one after the other: e2e.sh [machines|deploy|faults]..., all of them by default.
+# E2E_ARGUMENTS goes to the test programs, e.g. E2E_ARGUMENTS="--skip after_a_reboot".
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=toolchain.sh
@@ -15,4 +16,4 @@ if [ "$*" != machines ]; then
     cargo build --quiet --package bootstorm --bins
     tests/lab/prepare.sh bootenv target/debug
 fi
-exec tests/lab/as-root.sh cargo test --quiet --package bootstorm-tests "${tests[@]}" -- --ignored --test-threads=1
+exec tests/lab/as-root.sh cargo test --quiet --package bootstorm-tests "${tests[@]}" -- --ignored --test-threads=1 ${E2E_ARGUMENTS:-}
