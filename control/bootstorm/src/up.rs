@@ -226,7 +226,9 @@ fn rack_roles(
     control: ControlAddress,
     join_token: Option<String>,
 ) -> Result<BTreeMap<RoleName, Role>, StartError> {
-    neighbours::raise();
+    if !interfaces.is_empty() {
+        neighbours::raise();
+    }
     let processors = std::thread::available_parallelism().map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX));
     let shards = if config.shards == 0 { processors.min(256) } else { config.shards };
     let (mut rack_sockets, mut gateway_sockets) = (Vec::new(), Vec::new());
