@@ -50,13 +50,13 @@ fn a_bios_machine_is_deployed_released_and_deployed_again() {
         let hardware = Hardware::new("bios1", Firmware::Bios, 1);
         let first = from_bare_to_running(site, &hardware)?;
         // A guest's machine-id follows from its firmware's UUID; the instance is the operation that installed it.
-        let boot = site.login(address_of(&first)?, "cloud-init query instance_id")?;
+        let boot = site.login(address_of(&first)?, "cat /var/lib/cloud/data/instance-id")?;
 
         site.release("bios1")?;
         site.allocate("bios1")?;
         let second = site.deploy("bios1", &[])?;
         log_in(site, &second)?;
-        let again = site.login(address_of(&second)?, "cloud-init query instance_id")?;
+        let again = site.login(address_of(&second)?, "cat /var/lib/cloud/data/instance-id")?;
         assert_ne!(again, boot, "a new system, not the old one");
         Ok(())
     });
