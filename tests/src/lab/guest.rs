@@ -196,13 +196,19 @@ impl Guest {
             qemu.args(["-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd"]);
             qemu.args(["-drive", &format!("if=pflash,format=raw,file={}", file("variables.fd"))]);
         }
-        // The network is first at every start, as in a rack whose firmware was set up once: the server decides each boot.
+        // A BIOS asks the network first at every start, as in a rack whose firmware was set up once: the server decides
+        // each boot. A UEFI guest has its own boot order, which QEMU's would overwrite at every start: its empty disk fails
+        // at once, and after the first deployment the order is the one that the agent has left.
+        let index = |place: u8| match firmware {
+            Firmware::Bios => format!(",bootindex={place}"),
+            Firmware::Uefi => String::new(),
+        };
         qemu.args(["-netdev", &format!("tap,id=n0,ifname={},script=no,downscript=no", self.tap)]);
-        qemu.args(["-device", &format!("virtio-net-pci,netdev=n0,mac={},bootindex=1", self.hardware.mac())]);
+        qemu.args(["-device", &format!("virtio-net-pci,netdev=n0,mac={}{}", self.hardware.mac(), index(1))]);
         // Zeroes written by the guest leave holes; nothing of a guest needs to survive the host.
         let disk = "if=none,id=d0,format=raw,cache=unsafe,discard=unmap,detect-zeroes=unmap,file=";
         qemu.args(["-drive", &format!("{disk}{}", file("disk.raw"))]);
-        qemu.args(["-device", &format!("virtio-blk-pci,drive=d0,serial={name},bootindex=2")]);
+        qemu.args(["-device", &format!("virtio-blk-pci,drive=d0,serial={name}{}", index(2))]);
         qemu.args(["-device", "virtio-rng-pci"]);
         qemu
     }

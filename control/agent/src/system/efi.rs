@@ -1,7 +1,9 @@
 //! The firmware's boot entry for the installed system, written through efivarfs (UEFI 2.10 §3.1, §3.3, §10.3).
 //!
-//! The entry is put at the *end* of the boot order, so that the network stays first and the site keeps control of every
-//! boot; `BootNext` chooses it for one start where the new system is started by a reboot.
+//! The boot order becomes: the entry that this boot came by (the network, so that the site keeps control of every boot),
+//! the installed system, then what was there before. With anything between the two, a machine that is told to boot from
+//! its disk would first go through all other network entries of its firmware, with a time-out for each. `BootNext` chooses
+//! the system for one start where it is started by a reboot.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -18,13 +20,18 @@ const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
 /// Non-volatile, boot services, run time.
 const ATTRIBUTES: [u8; 4] = [7, 0, 0, 0];
 
-/// Writes the entry for `\EFI\…` on a system partition and appends it to the boot order. Returns its number.
+/// Writes the entry for `\EFI\…` on a system partition and puts it into the boot order. Returns its number.
 pub fn install(directory: &Path, partition: &gpt::Entry, path: &str) -> io::Result<u16> {
     let number = number_for_us(directory)?;
     write(directory, &format!("Boot{number:04X}"), &boot_option(LABEL, partition, path))?;
-    let order = read(directory, "BootOrder").unwrap_or_default();
-    if let Some(order) = appended(&order, number) {
-        write(directory, "BootOrder", &order)?;
+    let order = numbers(&read(directory, "BootOrder").unwrap_or_default());
+    // Not every firmware says how it came here (§3.1.2), and an entry for one boot may be gone by now.
+    let current = numbers(&read(directory, "BootCurrent").unwrap_or_default()).first().copied();
+    let current = current.filter(|current| variable(directory, &format!("Boot{current:04X}")).exists());
+    let wanted = reordered(&order, current, number);
+    if wanted != order {
+        let bytes: Vec<u8> = wanted.iter().flat_map(|number| number.to_le_bytes()).collect();
+        write(directory, "BootOrder", &bytes)?;
     }
     Ok(number)
 }
@@ -56,10 +63,19 @@ fn option_number(name: &str) -> Option<u16> {
     ours.then(|| u16::from_str_radix(digits, 16).ok()).flatten()
 }
 
-/// The order with `number` at its end; nothing if it is in it.
-fn appended(order: &[u8], number: u16) -> Option<Vec<u8>> {
-    let present = order.chunks_exact(2).any(|pair| pair == number.to_le_bytes());
-    (!present).then(|| [order, &number.to_le_bytes()].concat())
+/// Boot option numbers as `BootOrder` and `BootCurrent` hold them.
+fn numbers(value: &[u8]) -> Vec<u16> {
+    value.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect()
+}
+
+/// The order with the entry of this boot first and ours behind it; ours last where nobody knows how this boot came.
+fn reordered(order: &[u16], current: Option<u16>, ours: u16) -> Vec<u16> {
+    let Some(current) = current.filter(|current| *current != ours) else {
+        let appended = (!order.contains(&ours)).then_some(ours);
+        return order.iter().copied().chain(appended).collect();
+    };
+    let rest = order.iter().copied().filter(|number| ![current, ours].contains(number));
+    [current, ours].into_iter().chain(rest).collect()
 }
 
 /// An EFI_LOAD_OPTION (§3.1.3): active, label, and a device path of a GPT partition and a file on it.
@@ -137,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_of_ours_is_used_again_and_comes_last() {
+    fn the_entry_of_this_boot_stays_first_and_ours_follows_it() {
         let scratch = Scratch::new("efi");
         let set = |name: &str, value: &[u8]| {
             std::fs::write(variable(&scratch.0, name), [&ATTRIBUTES, value].concat()).expect("variable");
@@ -145,11 +161,32 @@ mod tests {
         set("Boot0000", &boot_option("Network", &PARTITION, "\\N"));
         set("Boot0002", &boot_option("Other", &PARTITION, "\\O"));
         set("BootOrder", &[2, 0, 0, 0]);
-        assert_eq!(install(&scratch.0, &PARTITION, "\\EFI\\BOOT\\BOOTX64.EFI").expect("written"), 1);
-        assert_eq!(read(&scratch.0, "BootOrder").expect("order"), [2, 0, 0, 0, 1, 0]);
-        assert_eq!(install(&scratch.0, &PARTITION, "\\EFI\\BOOT\\BOOTX64.EFI").expect("written"), 1);
-        assert_eq!(read(&scratch.0, "BootOrder").expect("order"), [2, 0, 0, 0, 1, 0]);
+        set("BootCurrent", &[0, 0]);
+        for _twice in 0..2 {
+            assert_eq!(install(&scratch.0, &PARTITION, "\\EFI\\BOOT\\BOOTX64.EFI").expect("written"), 1);
+            assert_eq!(read(&scratch.0, "BootOrder").expect("order"), [0, 0, 1, 0, 2, 0]);
+        }
         boot_next(&scratch.0, 1).expect("written");
         assert_eq!(read(&scratch.0, "BootNext").expect("next"), [1, 0]);
+    }
+
+    #[test]
+    fn orders_keep_every_entry_once() {
+        assert_eq!(reordered(&[3, 4, 5], Some(4), 9), [4, 9, 3, 5]);
+        assert_eq!(reordered(&[9, 4, 5], Some(4), 9), [4, 9, 5], "ours moves behind the network");
+        assert_eq!(reordered(&[4, 5], Some(7), 9), [7, 9, 4, 5], "a boot by an entry outside the order");
+        assert_eq!(reordered(&[4, 5], None, 9), [4, 5, 9], "nobody knows how this boot came");
+        assert_eq!(reordered(&[4, 9, 5], Some(9), 9), [4, 9, 5], "by our own entry");
+        assert_eq!(reordered(&[], None, 9), [9]);
+    }
+
+    #[test]
+    fn an_entry_that_is_gone_is_not_put_into_the_order() {
+        let scratch = Scratch::new("efi");
+        for (name, value) in [("BootOrder", [2, 0]), ("BootCurrent", [7, 0])] {
+            std::fs::write(variable(&scratch.0, name), [&ATTRIBUTES[..], &value].concat()).expect("variable");
+        }
+        install(&scratch.0, &PARTITION, "\\EFI\\BOOT\\BOOTX64.EFI").expect("written");
+        assert_eq!(read(&scratch.0, "BootOrder").expect("order"), [2, 0, 0, 0]);
     }
 }
