@@ -32,9 +32,10 @@ pub(crate) async fn run_link(
             Err(error @ (Error::File { .. } | Error::Unsupported(_))) => return error,
             Err(error) => tracing::warn!(%error, retry_ms = retry.as_millis(), "link to control failed"),
         }
-        hub.control.close();
-        // The rack is told that its wishes and observations go nowhere for now.
-        let _ = hub.rack.try_send(&ToRack::Control { connected: false });
+        // The rack is told once that its wishes and observations go nowhere for now, not at every attempt.
+        if hub.control.close() {
+            let _ = hub.rack.try_send(&ToRack::Control { connected: false });
+        }
         if started.elapsed() > limits::CONTROL_RETRY.1 {
             retry = limits::CONTROL_RETRY.0;
         }

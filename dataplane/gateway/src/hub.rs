@@ -130,9 +130,9 @@ impl Outbound {
         receiver
     }
 
-    /// Closes the queue; what is in it is lost with the stream.
-    pub(crate) fn close(&self) {
-        *self.queue.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    /// Closes the queue and returns whether it was open; what is in it is lost with the stream.
+    pub(crate) fn close(&self) -> bool {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
     }
 
     /// Whether there is a stream.
