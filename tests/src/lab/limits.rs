@@ -18,8 +18,9 @@ pub const ACCELERATOR_PROBE: Duration = Duration::from_secs(20);
 pub const POWER_REQUEST: Duration = Duration::from_secs(5);
 /// Head of a request to the power server, octets.
 pub const POWER_REQUEST_BYTES: usize = 8 << 10;
-/// One ssh login attempt.
-pub const SSH_ATTEMPT: Duration = Duration::from_secs(15);
+/// One ssh login attempt with its command. A translated machine that is still starting takes seconds for the handshake
+/// alone; one that is not there yet refuses or is given up by ssh's own ConnectTimeout.
+pub const SSH_ATTEMPT: Duration = Duration::from_secs(60);
 /// Console lines shown when something failed.
 pub const EVIDENCE_LINES: usize = 40;
 /// The directory of a finished run that failed is kept for this many later runs of the same machine.
