@@ -45,6 +45,7 @@ enum Command {
     #[command(flatten)]
     Client(cli::Command),
     /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  bootstorm completion bash")]
     Completion {
         /// The shell
         shell: clap_complete::Shell,
@@ -123,6 +124,32 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    /// Every command that does something shows how, and each line it shows is one that the parser takes.
+    #[test]
+    fn every_command_has_examples_that_parse() {
+        fn leaves(command: &clap::Command, path: &str, missing: &mut Vec<String>, lines: &mut Vec<String>) {
+            let mut children = command.get_subcommands().filter(|child| !child.is_hide_set()).peekable();
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples: Vec<_> = help.lines().filter(|line| line.starts_with("  bootstorm ")).collect();
+            if children.peek().is_none() && examples.is_empty() {
+                missing.push(path.to_owned());
+            }
+            lines.extend(examples.into_iter().map(str::to_owned));
+            for child in children {
+                leaves(child, &format!("{path} {}", child.get_name()), missing, lines);
+            }
+        }
+        let (mut missing, mut lines) = (Vec::new(), Vec::new());
+        leaves(&Arguments::command(), "bootstorm", &mut missing, &mut lines);
+        assert!(missing.is_empty(), "without an example: {missing:?}");
+        for line in lines {
+            // What follows two spaces is an explanation.
+            let command = line.trim_start().split("  ").next().unwrap_or_default();
+            let parsed = Arguments::try_parse_from(command.split(' '));
+            parsed.unwrap_or_else(|error| panic!("{command}: {error}"));
+        }
     }
 
     #[test]

@@ -67,6 +67,7 @@ pub struct Up {
 
 /// The control plane alone.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  bootstorm control --data /var/lib/bootstorm")]
 pub struct Control {
     #[command(flatten)]
     common: Common,

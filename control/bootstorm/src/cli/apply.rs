@@ -13,7 +13,7 @@ use super::output::{self, Format, Rows};
 #[command(
     after_help = "Example of a file:\n  kind: fabric\n  name: rack-1\n  ---\n  kind: vlan\n  fabric: rack-1\n  vid: 0\n  \
 ---\n  kind: subnet\n  fabric: rack-1\n  cidr: 10.0.0.0/24\n  ---\n  kind: range\n  subnet: 10.0.0.0/24\n  type: dynamic\n  \
-first: 10.0.0.200\n  last: 10.0.0.250\n\nAll documents take effect, or none."
+first: 10.0.0.200\n  last: 10.0.0.250\n\nAll documents take effect, or none.\n\nExample:\n  bootstorm apply -f site.yaml --dry-run"
 )]
 pub struct Apply {
     /// The file; `-` reads standard input

@@ -16,18 +16,20 @@ pub enum Bootenv {
     /// Build a boot environment from a kernel package and the agent
     Build(Build),
     /// Give the server a boot environment
+    #[command(after_help = "Example:\n  bootstorm bootenv import amd64.tar")]
     Import {
         /// The file that `build` has made
         file: PathBuf,
     },
     /// List boot environments
+    #[command(after_help = "Example:\n  bootstorm bootenv list")]
     List,
 }
 
 /// Builds a boot environment.
 #[derive(Debug, Args)]
 #[command(after_help = "The kernel directory holds `vmlinuz`, `modules/lib/modules/VERSION/…` and \
-`loaders/{undionly.kpxe,snponly.efi,ipxe.efi}`.\n\nExample:\n  bootstorm bootenv build --kernel-dir kernel --agent bootstorm-agent -o amd64.tar")]
+`loaders/{undionly.kpxe,snponly.efi,ipxe.efi}`.\n\nExample:\n  bootstorm bootenv build --kernel-dir kernel --agent bootstorm-agent --file amd64.tar")]
 pub struct Build {
     /// Directory with kernel, modules and boot loaders
     #[arg(long)]

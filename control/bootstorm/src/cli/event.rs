@@ -11,6 +11,7 @@ use super::output::{self, Format, Rows};
 #[derive(Debug, Subcommand)]
 pub enum Event {
     /// List events, oldest first
+    #[command(after_help = "Example:\n  bootstorm event list --machine n017 --limit 20")]
     List {
         /// Only of this machine
         #[arg(long)]
@@ -23,6 +24,7 @@ pub enum Event {
         limit: u32,
     },
     /// Print events as they happen, until interrupted
+    #[command(after_help = "Example:\n  bootstorm event watch")]
     Watch {
         /// Only of this machine
         #[arg(long)]

@@ -30,13 +30,16 @@ pub enum Image {
         architecture: String,
     },
     /// List images
+    #[command(after_help = "Example:\n  bootstorm image list")]
     List,
     /// Show one image
+    #[command(after_help = "Example:\n  bootstorm image show debian-12")]
     Show {
         /// Its name
         name: String,
     },
     /// Delete an image; refused while a machine needs it
+    #[command(after_help = "Example:\n  bootstorm image delete debian-12")]
     Delete {
         /// Its name
         name: String,

@@ -35,13 +35,18 @@ pub enum Machine {
         name: Option<String>,
     },
     /// Show one machine with all that is known of it
+    #[command(after_help = "Example:\n  bootstorm machine show n017 -o yaml")]
     Show {
         /// Name or id
         machine: String,
     },
     /// Find out what machines are made of, and make them ready
+    #[command(after_help = "Example:\n  bootstorm machine commission n[001-064] --wait")]
     Commission(OnNodes),
     /// Take a ready machine
+    #[command(
+        after_help = "Example:\n  bootstorm machine allocate --architecture amd64 --cpu-count 16 --memory-mib 65536"
+    )]
     Allocate {
         /// This one (name or id); any that fits without it
         machine: Option<String>,
@@ -85,6 +90,7 @@ pub enum Machine {
         ready_seconds_max: Option<u32>,
     },
     /// Give machines back
+    #[command(after_help = "Example:\n  bootstorm machine release n[001-064] --erase quick --wait")]
     Release {
         #[command(flatten)]
         on: OnNodes,
@@ -93,16 +99,22 @@ pub enum Machine {
         erase: Erase,
     },
     /// Abort what machines are doing
+    #[command(after_help = "Example:\n  bootstorm machine abort n017")]
     Abort(Nodes),
     /// Refuse every action on machines until they are unlocked
+    #[command(after_help = "Example:\n  bootstorm machine lock n[001-004]")]
     Lock(Nodes),
     /// Allow actions again
+    #[command(after_help = "Example:\n  bootstorm machine unlock n[001-004]")]
     Unlock(Nodes),
     /// Take machines out of service
+    #[command(after_help = "Example:\n  bootstorm machine mark-broken n017")]
     MarkBroken(Nodes),
     /// Put machines into service again
+    #[command(after_help = "Example:\n  bootstorm machine mark-fixed n017")]
     MarkFixed(Nodes),
     /// Switch machines on or off, or ask whether they are on
+    #[command(after_help = "Example:\n  bootstorm machine power query n[001-064]")]
     Power {
         /// What to do
         #[arg(value_enum)]
@@ -135,16 +147,19 @@ power_query_uri=http://10.0.0.9/n1/status")]
         clear_hold: bool,
     },
     /// Say what a machine is doing, or why it does not
+    #[command(after_help = "Example:\n  bootstorm machine explain n017")]
     Explain {
         /// Name or id
         machine: String,
     },
     /// Print events about a machine as they happen, until interrupted
+    #[command(after_help = "Example:\n  bootstorm machine watch n017")]
     Watch {
         /// Name or id
         machine: String,
     },
     /// Forget machines
+    #[command(after_help = "Example:\n  bootstorm machine delete n017")]
     Delete(Nodes),
 }
 

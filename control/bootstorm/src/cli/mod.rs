@@ -36,6 +36,7 @@ pub struct Connection {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show what the whole system is doing and what it lacks
+    #[command(after_help = "Example:\n  bootstorm status")]
     Status,
     /// Machines: list, show, commission, allocate, deploy, release, power, explain, watch, delete
     #[command(subcommand)]

@@ -13,6 +13,7 @@ use super::output::{self, Format, Rows};
 #[derive(Debug, Subcommand)]
 pub enum Operation {
     /// List operations, newest first
+    #[command(after_help = "Example:\n  bootstorm operation list --machine n017")]
     List {
         /// Only of this machine
         #[arg(long)]
@@ -22,16 +23,19 @@ pub enum Operation {
         limit: u32,
     },
     /// Show one operation
+    #[command(after_help = "Example:\n  bootstorm operation show 01JDGQ3V8Z0000000000000000")]
     Show {
         /// Its id
         id: String,
     },
     /// Follow an operation to its end; exit status 1 if it fails
+    #[command(after_help = "Example:\n  bootstorm operation watch 01JDGQ3V8Z0000000000000000")]
     Watch {
         /// Its id
         id: String,
     },
     /// Cancel an operation in progress
+    #[command(after_help = "Example:\n  bootstorm operation cancel 01JDGQ3V8Z0000000000000000")]
     Cancel {
         /// Its id
         id: String,
