@@ -1,12 +1,16 @@
 //! The main job: a bare machine becomes a running server, is released and becomes one again. Driven by the command line,
 //! as a user does it.
 
-use std::time::Duration;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use bootstorm_api::native::Machine;
+use bootstorm_api::native::{Image, Machine};
 use bootstorm_tests::lab::guest::{Firmware, Hardware};
 use bootstorm_tests::lab::site::{EnlistThen, PowerBy, Site, address_of};
-use bootstorm_tests::lab::{Error, wait};
+use bootstorm_tests::lab::timeline::timeline;
+use bootstorm_tests::lab::{Error, process, wait};
 
 /// Runs `steps` on a furnished site; when one fails, the ends of all logs are shown.
 fn on_a_site(name: &str, steps: impl FnOnce(&mut Site) -> Result<(), Error>) {
@@ -41,6 +45,7 @@ fn from_bare_to_running(site: &mut Site, hardware: &Hardware) -> Result<Machine,
     site.allocate(name)?;
     assert_eq!(site.machine(name)?.state, "Allocated");
     let deployed = site.deploy(name, &[])?;
+    print!("{}", timeline(&site.explain(name)?));
     log_in(site, &deployed)?;
     Ok(deployed)
 }
@@ -83,6 +88,61 @@ fn a_uefi_machine_is_deployed_and_boots_its_disk_after_a_reboot() {
         assert_eq!(site.machine("uefi1")?.state, "Deployed");
         Ok(())
     });
+}
+
+/// A larger image than most, raw: every byte of it arrives, and nowhere on the way is it held as one file.
+#[test]
+#[ignore = "needs guests and an image of 2 GiB: tests/lab/e2e.sh deploy"]
+fn an_image_of_two_gib_is_written_and_verified() {
+    on_a_site("two-gib", |site| {
+        let image = site.directory().join("big.raw");
+        let mut enlarge = process::command(Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/enlarge-image.sh"));
+        print!("{}", process::run(enlarge.arg(&site.assets.image).arg(&image).arg("2048"))?);
+        let (imported, data) = (Arc::new(AtomicBool::new(false)), site.api().data().to_owned());
+        let watch = std::thread::spawn({
+            let imported = Arc::clone(&imported);
+            move || largest_file_until(&data, &imported)
+        });
+        let started = Instant::now();
+        site.api().run(&["image", "import", &image.display().to_string(), "--name", "big"])?;
+        println!("imported in {:.1} s", started.elapsed().as_secs_f64());
+        imported.store(true, Ordering::Release);
+        let imported: Image = site.ask(&["image", "show", "big"])?;
+        assert_eq!(imported.raw_bytes, 2 << 30);
+        assert!(watch.join().expect("the watch")? < imported.raw_bytes / 2, "a file as large as the image");
+
+        let hardware = Hardware::new("big1", Firmware::Bios, 4);
+        site.add_machine(hardware.clone())?;
+        site.enlist(&hardware, PowerBy::Webhook)?;
+        site.commission("big1")?;
+        site.allocate("big1")?;
+        site.start_deploy_of("big", "big1", &[])?;
+        let machine = site.wait_for_state("big1", "Deployed")?;
+        print!("{}", timeline(&site.explain("big1")?));
+        let sum = site.login(address_of(&machine)?, "sudo sha256sum --check /ballast.sha256")?;
+        assert_eq!(sum.trim(), "/ballast: OK");
+        Ok(())
+    });
+}
+
+/// Octets of the largest file that was seen below `directory` until `done`.
+fn largest_file_until(directory: &Path, done: &AtomicBool) -> Result<u64, Error> {
+    let mut largest = 0;
+    wait::until("the import", Duration::from_secs(600), || {
+        largest = largest_file(directory).max(largest);
+        Ok(done.load(Ordering::Acquire).then_some(()))
+    })?;
+    Ok(largest)
+}
+
+/// Octets of the largest file below `directory`. Files come and go meanwhile.
+fn largest_file(directory: &Path) -> u64 {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let sizes = entries.filter_map(|entry| {
+        let data = entry.metadata().ok()?;
+        Some(if data.is_dir() { largest_file(&entry.path()) } else { data.len() })
+    });
+    sizes.max().unwrap_or(0)
 }
 
 #[test]

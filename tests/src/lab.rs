@@ -20,6 +20,7 @@ pub mod process;
 pub mod server;
 pub mod site;
 pub mod ssh;
+pub mod timeline;
 pub mod wait;
 
 /// What goes wrong in the laboratory. The text says what to look at.

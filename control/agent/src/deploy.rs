@@ -34,8 +34,15 @@ pub async fn deploy(context: &Context, session: &Session, plan: &Plan, deploy: &
     let (disk, inventory) = choose(context, session, deploy).await?;
     let manifest = manifest(context, deploy).await?;
     session.report(stage(Stage::Write, format!("{} to {}", deploy.image_name, disk.name))).await?;
-    let device = write(context, session, deploy, &disk, manifest).await?;
-    session.report(stage(Stage::Configure, String::new())).await?;
+    let started = std::time::Instant::now();
+    let (device, bytes) = write(context, session, deploy, &disk, manifest).await?;
+    let wrote = format!(
+        "{bytes} bytes written of {}, every chunk verified, in {:.1} s",
+        deploy.raw_bytes,
+        started.elapsed().as_secs_f64()
+    );
+    crate::log!("{wrote}");
+    session.report(stage(Stage::Configure, wrote)).await?;
     let secrets = async {
         match deploy.secrets {
             true => session.secrets().await,
@@ -108,14 +115,15 @@ fn image_failure(error: ImageError) -> Stopped {
     }
 }
 
-/// Writes the image and waits until it is on the medium. Progress goes out at most once a second.
+/// Writes the image and waits until it is on the medium. Progress goes out at most once a second. Returns the disk and
+/// the octets written, which are fewer than the image has where it has holes.
 async fn write(
     context: &Context,
     session: &Session,
     deploy: &Deploy,
     disk: &Disk,
     manifest: Manifest,
-) -> Result<Arc<Device>, Stopped> {
+) -> Result<(Arc<Device>, u64), Stopped> {
     let disk = disk.clone();
     let encoding = manifest.header().encoding;
     let prepared = blocking(move || prepare(&disk, &manifest)).await;
@@ -148,7 +156,7 @@ async fn write(
     drop(fetching);
     let synced = Arc::clone(&device);
     blocking(move || synced.sync()).await.map_err(|e| failed(Stage::Write, "disk-failed", e))?;
-    Ok(device)
+    Ok((device, outcome.written.load(Ordering::Relaxed)))
 }
 
 /// Opens the disk, clears its ends, and makes the image's holes read as zeros.
@@ -203,6 +211,7 @@ fn set_up(
     let agent = std::fs::read("/proc/self/exe").map_err(seed_failure)?;
     let settings = ready_unit::Settings { rack, credential };
     ready_unit::install(&found.root, &settings, ca_pem, &agent).map_err(seed_failure)?;
+    crate::log!("seed written");
     let kexec = match deploy.start {
         Start::Reboot => Err("the plan asks for a reboot".to_string()),
         Start::Auto | Start::Kexec => kernel::load(&found.root).map_err(|e| e.to_string()),

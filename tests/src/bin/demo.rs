@@ -7,18 +7,16 @@ use std::io::{BufRead, BufReader, IsTerminal};
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use bootstorm_api::native::Explanation;
 use bootstorm_tests::lab::guest::{Firmware, Hardware};
 use bootstorm_tests::lab::neighbours::Raised;
 use bootstorm_tests::lab::site::{EnlistThen, IMAGE, PowerBy, Site, USER, address_of};
+use bootstorm_tests::lab::timeline::timeline;
 use bootstorm_tests::lab::{Error, process, wait};
 
 /// Simulated machines of the storm.
 const STORM_NODES: u32 = 1000;
 /// How many of them are powered on every second.
 const STORM_RATE: &str = "50/s";
-/// Columns of the bars in a timeline.
-const BAR_COLUMNS: i64 = 40;
 
 fn main() -> ExitCode {
     if let Err(error) = watch_for_signals() {
@@ -133,7 +131,7 @@ fn run(site: &mut Site, step: &impl Fn(&str)) -> Result<(), Error> {
             site.login(address, "echo \"$(whoami)@$(hostname), $(uname -r), up $(cut -d. -f1 /proc/uptime) s\"")?;
         println!("  ssh: {}", answer.trim());
         println!("{} deployed", hardware.name);
-        print_timeline(&site.explain(&hardware.name)?);
+        print!("{}", timeline(&site.explain(&hardware.name)?));
     }
 
     step(&format!("a storm: {STORM_NODES} simulated machines boot at once from the same server"));
@@ -170,17 +168,6 @@ fn storm(site: &mut Site) -> Result<(), Error> {
         return Err(Error::Command { command: "loadgen storm".to_owned(), status, message });
     }
     Ok(())
-}
-
-fn print_timeline(explanation: &Explanation) {
-    let end = explanation.trace.iter().map(|span| span.since_start_ms).max().unwrap_or(0).max(1);
-    for span in &explanation.trace {
-        let columns = (span.since_start_ms * BAR_COLUMNS / end).clamp(0, BAR_COLUMNS);
-        let bar = "█".repeat(usize::try_from(columns).unwrap_or(0));
-        let stage = format!("{:?}", span.stage).to_lowercase();
-        let seconds = f64::from(i32::try_from(span.since_start_ms).unwrap_or(i32::MAX)) / 1000.0;
-        println!("    {seconds:7.2} s  {stage:<10} {bar:<40} {}", span.detail);
-    }
 }
 
 /// The most memory that each role's process held.

@@ -323,10 +323,18 @@ impl Site {
     /// # Errors
     /// When the server refuses it.
     pub fn start_deploy(&mut self, name: &str, extra: &[&str]) -> Result<(), Error> {
+        self.start_deploy_of(IMAGE, name, extra)
+    }
+
+    /// Starts a deployment of another image.
+    ///
+    /// # Errors
+    /// When the server refuses it.
+    pub fn start_deploy_of(&mut self, image: &str, name: &str, extra: &[&str]) -> Result<(), Error> {
         let path = self.directory.path().join("user-data");
         fs::write(&path, self.user_data()).map_err(|source| Error::File { path: path.clone(), source })?;
         let path = path.display().to_string();
-        let mut arguments = vec!["machine", "deploy", name, "--image", IMAGE, "--user-data", &path];
+        let mut arguments = vec!["machine", "deploy", name, "--image", image, "--user-data", &path];
         arguments.extend(extra);
         self.api().run(&arguments).map(drop)
     }
