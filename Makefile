@@ -19,7 +19,7 @@ demo: ## bare machines become running servers, then a storm of a thousand
 test: ## every check: format, lints, documentation, tests, guests
 	@tests/lab/test.sh
 
-e2e: ## only the tests that need machines
+e2e: ## only the tests that need machines, the largest image included
 	@tests/lab/e2e.sh
 
 bench: ## the benchmarks of the crates

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tests that need machines, one after the other: e2e.sh [machines|deploy|faults]..., all of them by default.
-# E2E_ARGUMENTS goes to the test programs, e.g. E2E_ARGUMENTS="--skip after_a_reboot".
+# E2E_ARGUMENTS goes to the test programs, e.g. E2E_ARGUMENTS="--skip two_gib".
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=toolchain.sh
