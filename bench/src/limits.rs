@@ -1,0 +1,22 @@
+//! Every number of the benches.
+
+use std::time::Duration;
+
+/// Pairs of ours and peer in each case.
+pub const PAIRS: usize = 5;
+/// How long one side of a pair is loaded.
+pub const LOAD: Duration = Duration::from_secs(3);
+/// The same under `QUICK=1`.
+pub const LOAD_QUICK: Duration = Duration::from_secs(1);
+/// How long a server may take until it accepts connections; ours imports the whole directory first.
+pub const SERVER_START: Duration = Duration::from_secs(120);
+/// Octets of the large file: more than the processor's caches hold, so that its source is memory.
+pub const BULK_BYTES: u64 = 1 << 30;
+/// The same under `QUICK=1`; still more than the caches.
+pub const BULK_BYTES_QUICK: u64 = 256 << 20;
+/// Octets that one read of a bulk client asks for.
+pub const READ_BYTES: usize = 1 << 20;
+/// Octets of a response's head.
+pub const HEAD_BYTES: usize = 16 << 10;
+/// Connections of a client process at most.
+pub const CONNECTIONS_MAX: usize = 10_000;

@@ -1,0 +1,76 @@
+//! `bench SUITE`: prints `RATIO` and `ABSENT` lines and writes a record.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bootstorm_bench::client::{self, Bodies, Load};
+use bootstorm_bench::http;
+use clap::{Parser, Subcommand};
+
+/// Speed as ratios beside named peers.
+#[derive(Debug, Parser)]
+#[command(
+    after_help = "Examples:\n  bench http\n  bench --quick http\n\nNeeds root (control groups), and the peers that bench/setup.sh installs."
+)]
+struct Arguments {
+    /// Shorter loads, smaller files: for a look, not for a claim
+    #[arg(long, global = true, env = "QUICK", value_parser = clap::builder::FalseyValueParser::new())]
+    quick: bool,
+    /// Directory of the records
+    #[arg(long, global = true, default_value = "bench/results")]
+    results: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// HTTP beside nginx
+    Http,
+    /// Keep connections busy with one file; for the suites
+    #[command(hide = true)]
+    Client {
+        /// The server
+        address: SocketAddr,
+        /// Path of the file
+        path: String,
+        /// What becomes of the bodies
+        #[arg(long, value_enum)]
+        bodies: Bodies,
+        /// Connections
+        #[arg(long)]
+        connections: usize,
+        /// For how long
+        #[arg(long)]
+        seconds: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    match arguments.command {
+        Command::Http => {
+            let bench = std::env::current_exe()?;
+            let bootstorm = bench.with_file_name("bootstorm");
+            let options = http::Options { bootstorm, bench, results: &arguments.results, quick: arguments.quick };
+            http::run(&options)?;
+        }
+        Command::Client { address, path, bodies, connections, seconds } => {
+            let duration = Duration::from_secs(seconds);
+            let taken = client::run(&Load { address, path: &path, connections, duration, bodies })?;
+            println!("{}", serde_json::to_string(&taken)?);
+        }
+    }
+    Ok(())
+}

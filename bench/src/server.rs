@@ -1,0 +1,81 @@
+//! Servers and clients under measurement: pinned to a processor, in a group of their own.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+
+use bootstorm_tests::lab::process::{self, Process};
+use bootstorm_tests::lab::{Error, wait};
+
+use crate::cgroup::Group;
+use crate::limits;
+
+/// A command on one processor, in a group.
+pub fn confined(group: &Group, processor: usize, program: &Path) -> Command {
+    let mut command = process::command("sh");
+    command.args(["-c", "echo $$ >\"$0\" && exec taskset -c \"$@\""]);
+    command.arg(group.processes()).arg(processor.to_string()).arg(program);
+    command
+}
+
+/// A server that answers on an address. Dropping it ends it.
+#[derive(Debug)]
+pub struct Server {
+    /// Name of the implementation, as in the lines.
+    pub name: &'static str,
+    /// Where it answers.
+    pub address: SocketAddr,
+    // Dropped in this order: the group can go when its processes have ended.
+    process: Process,
+    group: Group,
+}
+
+impl Server {
+    /// Starts `program` with `arguments` on a processor and waits until it accepts connections.
+    ///
+    /// # Errors
+    /// When it does not start, ends, or accepts none in time.
+    pub fn start(
+        name: &'static str,
+        program: &Path,
+        arguments: &[String],
+        processor: usize,
+        address: SocketAddr,
+        log: &Path,
+    ) -> Result<Self, Error> {
+        let group = Group::new(name)?;
+        let mut command = confined(&group, processor, program);
+        command.args(arguments);
+        let mut process = Process::start(command, log)?;
+        wait::until(&format!("{name} to accept connections"), limits::SERVER_START, || {
+            if let Some(status) = process.ended() {
+                return Err(Error::Ended { log: log.to_owned(), status, tail: process::tail(log) });
+            }
+            Ok(TcpStream::connect(address).ok().map(drop))
+        })?;
+        Ok(Self { name, address, process, group })
+    }
+
+    /// CPU seconds used so far.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn cpu_seconds(&self) -> Result<f64, Error> {
+        self.group.cpu_seconds()
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+/// An address on loopback that nobody listens on at this moment.
+///
+/// # Errors
+/// When loopback has none.
+pub fn free_address() -> Result<SocketAddr, Error> {
+    TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|listener| listener.local_addr())
+        .map_err(|source| Error::File { path: "127.0.0.1".into(), source })
+}
