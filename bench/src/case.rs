@@ -167,26 +167,26 @@ mod tests {
     use super::*;
 
     fn pair(ours: f64, peer: f64) -> Pair {
-        let sample = |cpu| Sample { units: 10.0, seconds: 2.0, server_cpu_seconds: cpu, client_cpu_seconds: 1.0 };
+        let sample = |cpu| Sample { units: 16.0, seconds: 2.0, server_cpu_seconds: cpu, client_cpu_seconds: 1.0 };
         Pair { ours: sample(ours), peer: sample(peer) }
     }
 
     #[test]
     fn a_ratio_is_the_median_of_pairs_and_shows_its_spread() {
-        let pairs = [pair(1.0, 2.0), pair(3.0, 2.0), pair(1.2, 2.0)];
-        let ratio = Ratio::of("c", Measure::ServerCpu, "p", Goal::AtMost(0.6), &pairs).expect("pairs");
-        assert_eq!((ratio.median, ratio.least, ratio.greatest), (0.6, 0.5, 1.5));
-        assert_eq!(ratio.to_string(), "RATIO c server_cpu 0.60 goal <=0.60 peer p");
-        assert!(ratio.goal.is_met(ratio.median) && !ratio.goal.is_met(0.61));
+        let pairs = [pair(1.0, 2.0), pair(3.0, 2.0), pair(1.5, 2.0)];
+        let ratio = Ratio::of("c", Measure::ServerCpu, "p", Goal::AtMost(0.75), &pairs).expect("pairs");
+        assert_eq!((ratio.median, ratio.least, ratio.greatest), (0.75, 0.5, 1.5));
+        assert_eq!(ratio.to_string(), "RATIO c server_cpu 0.75 goal <=0.75 peer p");
+        assert!(ratio.goal.is_met(ratio.median) && !ratio.goal.is_met(0.76));
         assert!(Ratio::of("c", Measure::Throughput, "p", Goal::AtLeast(1.0), &[]).is_none());
     }
 
     #[test]
     fn figures_are_per_unit_of_work() {
         let Pair { ours, .. } = pair(4.0, 1.0);
-        assert_eq!(ours.figure(Measure::ServerCpu), 0.4);
-        assert_eq!(ours.figure(Measure::TotalCpu), 0.5);
-        assert_eq!(ours.figure(Measure::Throughput), 5.0);
+        assert_eq!(ours.figure(Measure::ServerCpu), 0.25);
+        assert_eq!(ours.figure(Measure::TotalCpu), 0.3125);
+        assert_eq!(ours.figure(Measure::Throughput), 8.0);
     }
 
     #[test]
