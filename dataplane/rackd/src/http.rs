@@ -63,6 +63,8 @@ struct Response {
     head: Option<Bytes>,
     body: Body,
     sending: bool,
+    /// The rest cannot be had: the connection ends when what is being sent has gone.
+    cut: bool,
     stage: Option<Stage>,
 }
 
@@ -368,7 +370,7 @@ impl Http {
         buffer.truncate(length);
         core.shared.metrics.response(head.status.code());
         peer.close |= head.connection == Connection::Close;
-        peer.state = State::Responding(Response { head: Some(buffer.into()), body, sending: false, stage });
+        peer.state = State::Responding(Response { head: Some(buffer.into()), body, sending: false, cut: false, stage });
         self.pump(core, key);
     }
 
@@ -376,6 +378,9 @@ impl Http {
     fn pump(&mut self, core: &mut Core, key: Key) {
         let Some(peer) = self.connections.find(key) else { return };
         let State::Responding(response) = &mut peer.state else { return };
+        if response.cut {
+            return;
+        }
         if !response.sending
             && let Some(parts) = response.next_parts()
         {
@@ -417,6 +422,9 @@ impl Http {
         match (&mut peer.state, event) {
             (State::Responding(response), Event::Sent(_)) => {
                 response.sending = false;
+                if response.cut {
+                    return self.remove(core, key);
+                }
                 if matches!(&response.body, Body::Stored { waiting: true, .. }) {
                     peer.set_deadline(core, key, limits::WAIT_DEADLINE);
                 }
@@ -462,13 +470,15 @@ impl Http {
         }
     }
 
-    /// The body cannot be had: 503 if nothing has been said yet, else the connection ends short of its length.
+    /// The body cannot be had: 503 if nothing has been said yet, else the connection ends short of its length, after
+    /// what was read before: a client goes on from there with a range.
     fn give_up(&mut self, core: &mut Core, key: Key) {
         let Some(peer) = self.connections.find(key) else { return };
         core.shared.metrics.dropped("http", "content_missing");
-        let unsaid = matches!(&peer.state, State::Responding(Response { head: Some(_), sending: false, .. }));
-        if !unsaid {
-            return self.remove(core, key);
+        match &mut peer.state {
+            State::Responding(Response { sending: true, cut, .. }) => return *cut = true,
+            State::Responding(Response { head: Some(_), .. }) => {}
+            _ => return self.remove(core, key),
         }
         let mut head = ResponseHead::new(Status::ServiceUnavailable, 0, Connection::Close);
         head.retry_after_seconds = Some(limits::RETRY_AFTER_SECONDS);
