@@ -44,6 +44,9 @@ pub const READ_BYTES_MAX: usize = 4 << 20;
 /// leaked rather than freed under the kernel's hands.
 pub const DRAIN_MILLISECONDS_MAX: u64 = 2_000;
 
+/// Connections that the kernel holds for a listener until they are accepted; `net.core.somaxconn` may allow fewer.
+pub const LISTEN_BACKLOG: i32 = 4096;
+
 const _: () = assert!(PARTS_MAX >= SEGMENTS_MAX * 2 && PARTS_MAX <= 1_024);
 const _: () = assert!(NAME_BYTES >= 28 && NAME_BYTES.is_multiple_of(8));
 const _: () = assert!(CONTROL_BYTES >= 40 + 24 && CONTROL_BYTES.is_multiple_of(8));

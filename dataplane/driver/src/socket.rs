@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::sys;
+use crate::{limits, sys};
 
 /// How a UDP socket is to be.
 #[derive(Clone, Debug, Default)]
@@ -84,6 +84,11 @@ pub fn set_stream_options(fd: BorrowedFd<'_>) -> io::Result<()> {
     let socket = SockRef::from(&fd);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_notsent_lowat(128 << 10)
+}
+
+/// Makes a bound TCP socket accept connections; with one that does so already only its backlog changes (listen(2)).
+pub fn listen(fd: BorrowedFd<'_>) -> io::Result<()> {
+    SockRef::from(&fd).listen(limits::LISTEN_BACKLOG)
 }
 
 /// A packet socket bound to one interface and one EtherType (host order; `0x0003` for all), which receives whole frames

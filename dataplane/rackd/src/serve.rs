@@ -33,11 +33,11 @@ const LEVEL: i32 = 3;
 pub struct ServeOptions {
     /// The directory. Its files are served by their names relative to it, as they were when the serving began.
     pub directory: PathBuf,
-    /// Listeners of HTTP, one per shard.
+    /// Sockets of HTTP, one per shard, bound; they begin to listen when all is imported.
     pub http: Vec<TcpListener>,
     /// Sockets for TFTP's first requests, one per shard.
     pub tftp: Vec<UdpSocket>,
-    /// Directory of the content store; made if missing, its parents not. No other process may have it open.
+    /// Directory of the content store; made if missing, with its parents. No other process may have it open.
     pub store: PathBuf,
     /// Plain: files by their names. Zstd: their stored streams, which are zstd frames, by `NAME.zst`.
     pub encoding: Encoding,
@@ -50,6 +50,8 @@ pub struct ServeOptions {
 /// # Errors
 /// [`Error::Import`] for what cannot be served, and what the environment refuses.
 pub fn serve(options: ServeOptions, stop: Stop) -> Result<(), Error> {
+    let parent = options.store.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(Error::file("making directory", parent))?;
     let store = Store::open(&options.store)?;
     let files = import(&options.directory, &store, options.encoding)?;
     tracing::info!(files = files.len(), directory = %options.directory.display(), "files are imported");
@@ -58,6 +60,7 @@ pub fn serve(options: ServeOptions, stop: Stop) -> Result<(), Error> {
     let option = Error::system("setting a socket's options");
     for (listener, shard) in options.http.into_iter().zip(&mut sockets) {
         socket::set_stream_options(listener.as_fd()).map_err(&option)?;
+        socket::listen(listener.as_fd()).map_err(&option)?;
         shard.http.push(listener.into());
     }
     for (udp, shard) in options.tftp.into_iter().zip(&mut sockets) {

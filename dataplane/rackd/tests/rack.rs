@@ -540,7 +540,7 @@ fn serving(
 #[test]
 fn serve_gives_the_files_of_a_directory_by_their_names() {
     let directory = tempfile::tempdir().expect("directory");
-    let (files, store) = (directory.path().join("files"), directory.path().join("store"));
+    let (files, store) = (directory.path().join("files"), directory.path().join("data/store"));
     std::fs::create_dir_all(files.join("sub")).expect("made");
     let big = [noise(300_000, 5), vec![0; 600_000]].concat();
     std::fs::write(files.join("sub/big file"), &big).expect("written");

@@ -76,9 +76,9 @@ pub fn gateway(interface: &RackInterface, port: u16) -> Result<Passed, SocketErr
     Ok((Descriptor::AgentTls { interface: interface.index }, socket.into()))
 }
 
-/// A TCP listener for `bootstorm serve`.
+/// A TCP socket for `bootstorm serve`, bound; it listens when there is something to serve.
 pub fn listener(address: SocketAddrV4) -> io::Result<TcpListener> {
-    tcp(*address.ip(), address.port()).map(TcpListener::from)
+    bound_tcp(*address.ip(), address.port()).map(TcpListener::from)
 }
 
 /// A TFTP socket for `bootstorm serve`.
@@ -128,11 +128,16 @@ fn udp(address: Ipv4Addr, port: u16) -> io::Result<Socket> {
 }
 
 fn tcp(address: Ipv4Addr, port: u16) -> io::Result<Socket> {
+    let socket = bound_tcp(address, port)?;
+    socket.listen(LISTEN_BACKLOG)?;
+    Ok(socket)
+}
+
+fn bound_tcp(address: Ipv4Addr, port: u16) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.bind(&SocketAddrV4::new(address, port).into())?;
-    socket.listen(LISTEN_BACKLOG)?;
     Ok(socket)
 }
 
