@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=../tests/lab/toolchain.sh
 . tests/lab/toolchain.sh
+PATH=$PATH:/usr/sbin:/sbin
 bench/setup.sh
 cargo build --quiet --release --package bootstorm --package bootstorm-bench --bins
 exec target/release/bench "$@"
