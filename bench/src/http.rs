@@ -6,18 +6,19 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use bootstorm_tests::lab::{Error, process};
 
-use crate::case::{Absent, Goal, Measure, Pair, Ratio, Sample};
+use crate::case::{Absent, Goal, Measure, Ratio, Sample};
 use crate::cgroup::Group;
 use crate::client::{Bodies, Taken};
 use crate::limits;
+use crate::pairs::{Options, Time, interleaved};
 use crate::record::Record;
-use crate::server::{Server, confined, free_address};
+use crate::server::{Server, accepts, confined, free_address};
 
 const PEER: &str = "nginx";
 const SERVER_PROCESSOR: usize = 0;
@@ -89,24 +90,11 @@ const ABSENT: [Absent; 7] = [
     Absent { case: "http-epoll-bulk-100-twocore-trunc", reason: "no-epoll-backend-yet" },
 ];
 
-/// What a run of the suite needs.
-#[derive(Debug)]
-pub struct Options<'a> {
-    /// The `bootstorm` binary.
-    pub bootstorm: PathBuf,
-    /// The running program, which is the bulk client as well.
-    pub bench: PathBuf,
-    /// Where the records go.
-    pub results: &'a Path,
-    /// Shorter loads and a smaller file: for a look, not for a claim.
-    pub quick: bool,
-}
-
 /// Runs the suite, prints its lines as they come and writes its record.
 ///
 /// # Errors
 /// When a server or client does not do its work; nothing is recorded then.
-pub fn run(options: &Options<'_>) -> Result<(), Error> {
+pub fn run(options: &Options) -> Result<(), Error> {
     let place = tempfile::tempdir().map_err(|source| Error::File { path: std::env::temp_dir(), source })?;
     let place = place.path();
     let files = place.join("files");
@@ -118,7 +106,14 @@ pub fn run(options: &Options<'_>) -> Result<(), Error> {
 
     let servers = Servers { ours: ours(options, place, &files)?, peer: nginx(place, &files)? };
     for case in &CASES {
-        let pairs = pairs(options, case, &servers)?;
+        let pairs = interleaved(&servers.ours, &servers.peer, |server, time| {
+            let duration = match time {
+                Time::Warm => limits::LOAD_QUICK,
+                Time::Measured if options.quick => limits::LOAD_QUICK,
+                Time::Measured => limits::LOAD,
+            };
+            load(options, &case.work, server, duration)
+        })?;
         for (measure, goal) in case.goals {
             if let Some(ratio) = Ratio::of(case.name, *measure, PEER, *goal, &pairs) {
                 println!("{ratio}");
@@ -131,7 +126,7 @@ pub fn run(options: &Options<'_>) -> Result<(), Error> {
         println!("{absent}");
         record.absent.push(absent);
     }
-    record.write(options.results)
+    record.write(&options.results)
 }
 
 struct Servers {
@@ -139,12 +134,13 @@ struct Servers {
     peer: Server,
 }
 
-fn ours(options: &Options<'_>, place: &Path, files: &Path) -> Result<Server, Error> {
+fn ours(options: &Options, place: &Path, files: &Path) -> Result<Server, Error> {
     let address = free_address()?;
     let words = ["serve", &files.display().to_string(), "--http", &address.to_string(), "--workers", "1", "--data"];
     let mut arguments: Vec<String> = words.map(str::to_owned).to_vec();
     arguments.push(place.join("store").display().to_string());
-    Server::start("bootstorm", &options.bootstorm, &arguments, SERVER_PROCESSOR, address, &place.join("bootstorm.log"))
+    let log = place.join("bootstorm.log");
+    Server::start("bootstorm", (&options.bootstorm, &arguments), SERVER_PROCESSOR, address, &log, accepts)
 }
 
 fn nginx(place: &Path, files: &Path) -> Result<Server, Error> {
@@ -161,7 +157,8 @@ fn nginx(place: &Path, files: &Path) -> Result<Server, Error> {
         .and_then(|()| fs::set_permissions(place, std::os::unix::fs::PermissionsExt::from_mode(0o755)))
         .map_err(|source| Error::File { path: configuration.clone(), source })?;
     let arguments = ["-c".to_owned(), configuration.display().to_string(), "-p".to_owned(), own.display().to_string()];
-    Server::start(PEER, Path::new("nginx"), &arguments, SERVER_PROCESSOR, address, &place.join("nginx.log"))
+    let log = place.join("nginx.log");
+    Server::start(PEER, (Path::new("nginx"), &arguments), SERVER_PROCESSOR, address, &log, accepts)
 }
 
 /// One file a size; bytes that nothing can shorten.
@@ -179,27 +176,7 @@ fn write_files(directory: &Path, bulk_bytes: u64) -> Result<(), Error> {
     write().map_err(|source| Error::File { path: directory.to_owned(), source })
 }
 
-fn pairs(options: &Options<'_>, case: &Case, servers: &Servers) -> Result<Vec<Pair>, Error> {
-    let duration = if options.quick { limits::LOAD_QUICK } else { limits::LOAD };
-    // Once each unmeasured: caches, descriptors and socket buffers are warm for both.
-    for server in [&servers.ours, &servers.peer] {
-        load(options, &case.work, server, limits::LOAD_QUICK)?;
-    }
-    (0..limits::PAIRS)
-        .map(|round| {
-            // Which side is first changes, so that neither always comes after the other.
-            if round % 2 == 0 {
-                let ours = load(options, &case.work, &servers.ours, duration)?;
-                Ok(Pair { ours, peer: load(options, &case.work, &servers.peer, duration)? })
-            } else {
-                let peer = load(options, &case.work, &servers.peer, duration)?;
-                Ok(Pair { ours: load(options, &case.work, &servers.ours, duration)?, peer })
-            }
-        })
-        .collect()
-}
-
-fn load(options: &Options<'_>, work: &Work, server: &Server, duration: Duration) -> Result<Sample, Error> {
+fn load(options: &Options, work: &Work, server: &Server, duration: Duration) -> Result<Sample, Error> {
     let group = Group::new("client")?;
     let before = server.cpu_seconds()?;
     let (units, seconds) = match *work {
@@ -218,7 +195,7 @@ fn load(options: &Options<'_>, work: &Work, server: &Server, duration: Duration)
                 Bodies::Trunc => "trunc",
                 Bodies::Copy => "copy",
             };
-            client.args(["client", &server.address.to_string(), "/bulk", "--bodies", bodies]);
+            client.args(["client-http", &server.address.to_string(), "/bulk", "--bodies", bodies]);
             client.args(["--connections", &connections.to_string(), "--seconds", &duration.as_secs().to_string()]);
             let answer = process::run(&mut client)?;
             let taken: Taken = serde_json::from_str(&answer).map_err(|error| Error::Answer {

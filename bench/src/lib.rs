@@ -9,5 +9,7 @@ pub mod cgroup;
 pub mod client;
 pub mod http;
 pub mod limits;
+pub mod pairs;
 pub mod record;
 pub mod server;
+pub mod tftp;

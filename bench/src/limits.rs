@@ -20,3 +20,7 @@ pub const READ_BYTES: usize = 1 << 20;
 pub const HEAD_BYTES: usize = 16 << 10;
 /// Connections of a client process at most.
 pub const CONNECTIONS_MAX: usize = 10_000;
+/// Octets of a TFTP block: what fits an Ethernet frame with IPv4 and UDP (1500 - 20 - 8 - 4).
+pub const TFTP_BLOCK_BYTES: u16 = 1468;
+/// How long a TFTP server may take to answer a probe.
+pub const PROBE: Duration = Duration::from_millis(300);

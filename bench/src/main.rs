@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bootstorm_bench::client::{self, Bodies, Load};
-use bootstorm_bench::http;
+use bootstorm_bench::pairs::Options;
+use bootstorm_bench::{http, tftp};
 use clap::{Parser, Subcommand};
 
 /// Speed as ratios beside named peers.
@@ -29,9 +30,11 @@ struct Arguments {
 enum Command {
     /// HTTP beside nginx
     Http,
+    /// TFTP beside atftpd, dnsmasq and tftpd-hpa
+    Tftp,
     /// Keep connections busy with one file; for the suites
     #[command(hide = true)]
-    Client {
+    ClientHttp {
         /// The server
         address: SocketAddr,
         /// Path of the file
@@ -46,6 +49,20 @@ enum Command {
         #[arg(long)]
         seconds: u64,
     },
+    /// Fetch a file so many times at once; for the suites
+    #[command(hide = true)]
+    ClientTftp {
+        /// The server
+        address: SocketAddr,
+        /// Name of the file
+        name: String,
+        /// Transfers at once
+        #[arg(long)]
+        clients: u32,
+        /// Blocks of a window
+        #[arg(long)]
+        window: u16,
+    },
 }
 
 fn main() -> ExitCode {
@@ -59,16 +76,19 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    let bench = std::env::current_exe()?;
+    let bootstorm = bench.with_file_name("bootstorm");
+    let options = Options { bootstorm, bench, results: arguments.results, quick: arguments.quick };
     match arguments.command {
-        Command::Http => {
-            let bench = std::env::current_exe()?;
-            let bootstorm = bench.with_file_name("bootstorm");
-            let options = http::Options { bootstorm, bench, results: &arguments.results, quick: arguments.quick };
-            http::run(&options)?;
-        }
-        Command::Client { address, path, bodies, connections, seconds } => {
+        Command::Http => http::run(&options)?,
+        Command::Tftp => tftp::run(&options)?,
+        Command::ClientHttp { address, path, bodies, connections, seconds } => {
             let duration = Duration::from_secs(seconds);
             let taken = client::run(&Load { address, path: &path, connections, duration, bodies })?;
+            println!("{}", serde_json::to_string(&taken)?);
+        }
+        Command::ClientTftp { address, name, clients, window } => {
+            let taken = tftp::fetch(address, &name, clients, window)?;
             println!("{}", serde_json::to_string(&taken)?);
         }
     }

@@ -31,27 +31,27 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `program` with `arguments` on a processor and waits until it accepts connections.
+    /// Starts `program` with `arguments` on a processor and waits until it `answers` on its address.
     ///
     /// # Errors
-    /// When it does not start, ends, or accepts none in time.
+    /// When it does not start, ends, or does not answer in time.
     pub fn start(
         name: &'static str,
-        program: &Path,
-        arguments: &[String],
+        (program, arguments): (&Path, &[String]),
         processor: usize,
         address: SocketAddr,
         log: &Path,
+        answers: impl Fn(SocketAddr) -> bool,
     ) -> Result<Self, Error> {
         let group = Group::new(name)?;
         let mut command = confined(&group, processor, program);
         command.args(arguments);
         let mut process = Process::start(command, log)?;
-        wait::until(&format!("{name} to accept connections"), limits::SERVER_START, || {
+        wait::until(&format!("{name} to answer on {address}"), limits::SERVER_START, || {
             if let Some(status) = process.ended() {
                 return Err(Error::Ended { log: log.to_owned(), status, tail: process::tail(log) });
             }
-            Ok(TcpStream::connect(address).ok().map(drop))
+            Ok(answers(address).then_some(()))
         })?;
         Ok(Self { name, address, process, group })
     }
@@ -68,6 +68,11 @@ impl Server {
     pub fn id(&self) -> u32 {
         self.process.id()
     }
+}
+
+/// Whether connections are accepted.
+pub fn accepts(address: SocketAddr) -> bool {
+    TcpStream::connect(address).is_ok()
 }
 
 /// An address on loopback that nobody listens on at this moment.
