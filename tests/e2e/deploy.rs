@@ -12,10 +12,14 @@ use bootstorm_tests::lab::site::{EnlistThen, PowerBy, Site, address_of};
 use bootstorm_tests::lab::timeline::timeline;
 use bootstorm_tests::lab::{Error, process, wait};
 
-/// Runs `steps` on a furnished site; when one fails, the ends of all logs are shown.
+/// Runs `steps` on a furnished site where enlisted machines wait; when a step fails, the ends of all logs are shown.
 fn on_a_site(name: &str, steps: impl FnOnce(&mut Site) -> Result<(), Error>) {
+    on_a_site_with(EnlistThen::Wait, name, steps);
+}
+
+fn on_a_site_with(then: EnlistThen, name: &str, steps: impl FnOnce(&mut Site) -> Result<(), Error>) {
     let mut site = Site::new(name).unwrap();
-    let result = site.up(EnlistThen::Wait).and_then(|()| site.furnish()).and_then(|()| steps(&mut site));
+    let result = site.up(then).and_then(|()| site.furnish()).and_then(|()| steps(&mut site));
     if let Err(error) = result {
         panic!("{error}\n{}", site.evidence());
     }
@@ -48,6 +52,24 @@ fn from_bare_to_running(site: &mut Site, hardware: &Hardware) -> Result<Machine,
     print!("{}", timeline(&site.explain(name)?));
     log_in(site, &deployed)?;
     Ok(deployed)
+}
+
+#[test]
+#[ignore = "needs guests: make test"]
+fn an_unknown_machine_is_ready_after_one_boot() {
+    on_a_site_with(EnlistThen::Commission, "one-boot", |site| {
+        let hardware = Hardware::new("one1", Firmware::Bios, 5);
+        site.add_machine(hardware.clone())?;
+        let started = Instant::now();
+        site.enlist(&hardware, PowerBy::Hand)?;
+        site.wait_for_state("one1", "Ready")?;
+        println!("ready {:.1} s after power-on", started.elapsed().as_secs_f64());
+        let console = site.directory().join("one1/console.log");
+        let shown = std::fs::read(&console).map_err(|source| Error::File { path: console, source })?;
+        let boots = String::from_utf8_lossy(&shown).matches("up after").count();
+        assert_eq!(boots, 1, "the agent starts once");
+        Ok(())
+    });
 }
 
 #[test]
