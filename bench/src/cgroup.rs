@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bootstorm_tests::lab::Error;
+use bootstorm_tests::lab::{Error, wait};
+
+use crate::limits;
 
 /// Where CPU accounting may be: version 2 alone, version 2 beside 1, version 1. First one that takes a group is used.
 const HIERARCHIES: [(&str, Clock); 3] = [
@@ -74,7 +76,11 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let _still_used = fs::remove_dir(&self.directory);
+        // Processes that were just ended leave their group a moment later.
+        let gone = wait::until("an empty group", limits::GROUP_EMPTY, || Ok(fs::remove_dir(&self.directory).ok()));
+        if let Err(error) = gone {
+            eprintln!("bench: {} is left: {error}", self.directory.display());
+        }
     }
 }
 

@@ -24,3 +24,5 @@ pub const CONNECTIONS_MAX: usize = 10_000;
 pub const TFTP_BLOCK_BYTES: u16 = 1468;
 /// How long a TFTP server may take to answer a probe.
 pub const PROBE: Duration = Duration::from_millis(300);
+/// How long a control group may take until it is empty, when its processes have been ended.
+pub const GROUP_EMPTY: Duration = Duration::from_secs(5);
