@@ -1,0 +1,55 @@
+//! The command line: what there is to be played, one module for each family of subcommands.
+
+pub mod nodes;
+
+use clap::{Parser, Subcommand};
+
+/// Plays thousands of whole machines against a boot server.
+#[derive(Parser)]
+#[command(version, after_help = nodes::EXAMPLES)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Nodes(nodes::Scenario),
+}
+
+/// Does what was asked for. True when all went well, false when something that was played failed.
+///
+/// # Errors
+/// What could not be done at all, in a sentence.
+pub fn run(arguments: Arguments) -> Result<bool, String> {
+    match arguments.command {
+        Command::Nodes(scenario) => nodes::run(&scenario),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// Parses a command line as a shell would hand it over.
+    pub fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+        assert!(parse("loadgen").is_err() && parse("loadgen nonsense").is_err());
+    }
+
+    #[test]
+    fn the_examples_of_whole_nodes_parse() {
+        let examples: Vec<&str> = nodes::EXAMPLES.lines().filter_map(|line| line.strip_prefix("  loadgen ")).collect();
+        assert_eq!(examples.len(), 3);
+        for example in examples {
+            assert!(parse(&format!("loadgen {example}")).is_ok(), "{example}");
+        }
+    }
+}
