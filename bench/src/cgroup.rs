@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bootstorm_tests::lab::{Error, wait};
 
@@ -31,13 +32,15 @@ pub struct Group {
 }
 
 impl Group {
-    /// Makes an empty group.
+    /// Makes an empty group; names need not differ.
     ///
     /// # Errors
     /// [`Error::Environment`] where no hierarchy takes one.
     pub fn new(name: &str) -> Result<Self, Error> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
         let made = HIERARCHIES.iter().find_map(|(root, clock)| {
-            let directory = Path::new(root).join(format!("bootstorm-bench-{}-{name}", std::process::id()));
+            let directory = Path::new(root).join(format!("bootstorm-bench-{}-{number}-{name}", std::process::id()));
             fs::create_dir(&directory).ok()?;
             let group = Self { directory, clock: *clock };
             group.cpu_seconds().ok().map(|_| group)
@@ -52,6 +55,16 @@ impl Group {
     /// The file that a process writes its id to when it joins.
     pub fn processes(&self) -> PathBuf {
         self.directory.join("cgroup.procs")
+    }
+
+    /// The processes in it at this moment.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn members(&self) -> Result<Vec<u32>, Error> {
+        let path = self.processes();
+        let text = fs::read_to_string(&path).map_err(|source| Error::File { path, source })?;
+        Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
     }
 
     /// CPU seconds that the group has used so far.

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use bootstorm_tests::lab::{Error, process};
 
-use crate::case::{Absent, Goal, Measure, Ratio, Sample};
+use crate::case::{Absent, Goal, Measure, Sample};
 use crate::cgroup::Group;
 use crate::client::{Bodies, Taken};
 use crate::limits;
 use crate::pairs::{Options, Time, interleaved};
-use crate::record::Record;
 use crate::server::{Server, accepts, confined, free_address};
+use crate::suite::{Failed, Suite};
 
 const PEER: &str = "nginx";
 const SERVER_PROCESSOR: usize = 0;
@@ -94,39 +94,42 @@ const ABSENT: [Absent; 7] = [
 ///
 /// # Errors
 /// When a server or client does not do its work; nothing is recorded then.
-pub fn run(options: &Options) -> Result<(), Error> {
+pub fn run(options: &Options) -> Result<(), Failed> {
+    let once = (options.load(Time::Measured) + limits::BETWEEN_LOADS) * 2;
+    let each = once * u32::try_from(options.rounds()).unwrap_or(u32::MAX);
+    let cases = CASES.iter().map(|case| (case.name, each));
+    let plan: Vec<_> = cases.chain(ABSENT.iter().map(|absent| (absent.case, Duration::ZERO))).collect();
+    let mut suite = Suite::begin("http", options, &plan)?;
+    let outcome = run_cases(&mut suite, options);
+    suite.end(outcome)
+}
+
+fn run_cases(suite: &mut Suite<'_>, options: &Options) -> Result<(), Error> {
     let place = tempfile::tempdir().map_err(|source| Error::File { path: std::env::temp_dir(), source })?;
     let place = place.path();
     let files = place.join("files");
     write_files(&files, if options.quick { limits::BULK_BYTES_QUICK } else { limits::BULK_BYTES })?;
-    let mut record = Record::new("http", options.quick);
-    record.version_of(&options.bootstorm, &["--version"]);
-    record.version_of(Path::new("nginx"), &["-v"]);
-    record.version_of(Path::new("wrk"), &["-v"]);
+    suite.version_of(&options.bootstorm, &["--version"]);
+    suite.version_of(Path::new("nginx"), &["-v"]);
+    suite.version_of(Path::new("wrk"), &["-v"]);
 
     let servers = Servers { ours: ours(options, place, &files)?, peer: nginx(place, &files)? };
     for case in &CASES {
-        let pairs = interleaved(&servers.ours, &servers.peer, |server, time| {
-            let duration = match time {
-                Time::Warm => limits::LOAD_QUICK,
-                Time::Measured if options.quick => limits::LOAD_QUICK,
-                Time::Measured => limits::LOAD,
-            };
-            load(options, &case.work, server, duration)
-        })?;
-        for (measure, goal) in case.goals {
-            if let Some(ratio) = Ratio::of(case.name, *measure, PEER, *goal, &pairs) {
-                println!("{ratio}");
-                record.ratios.push(ratio);
-            }
+        if !suite.takes(case.name) {
+            continue;
         }
-        record.samples.insert(case.name, pairs);
+        let load = |server: &Server, time| load(options, &case.work, server, options.load(time));
+        let peers = [(PEER, &servers.peer)];
+        for comparison in interleaved(case.name, &servers.ours, &peers, options.rounds(), load)? {
+            suite.measured(comparison, case.goals)?;
+        }
     }
     for absent in ABSENT {
-        println!("{absent}");
-        record.absent.push(absent);
+        if suite.takes(absent.case) {
+            suite.absent(absent.case, absent.reason);
+        }
     }
-    record.write(&options.results)
+    Ok(())
 }
 
 struct Servers {
@@ -211,6 +214,7 @@ fn load(options: &Options, work: &Work, server: &Server, duration: Duration) -> 
         seconds,
         server_cpu_seconds: server.cpu_seconds()? - before,
         client_cpu_seconds: group.cpu_seconds()?,
+        ..Sample::default()
     })
 }
 

@@ -2,12 +2,18 @@
 
 use std::time::Duration;
 
-/// Pairs of ours and peer in each case.
-pub const PAIRS: usize = 5;
+/// Turns of each side in a case: pairs of ours and a peer.
+pub const ROUNDS: usize = 5;
+/// The same under `QUICK=1`: enough for a median.
+pub const ROUNDS_QUICK: usize = 3;
 /// How long one side of a pair is loaded.
 pub const LOAD: Duration = Duration::from_secs(3);
 /// The same under `QUICK=1`.
 pub const LOAD_QUICK: Duration = Duration::from_secs(1);
+/// What starting and stopping a client adds to a load; for the expected time only.
+pub const BETWEEN_LOADS: Duration = Duration::from_millis(300);
+/// What one round of a TFTP case takes; for the expected time only: the slowest peer sends 200 MiB in lock-step.
+pub const TFTP_CASE: Duration = Duration::from_secs(6);
 /// How long a server may take until it accepts connections; ours imports the whole directory first.
 pub const SERVER_START: Duration = Duration::from_secs(120);
 /// Octets of the large file: more than the processor's caches hold, so that its source is memory.

@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 /// Speed as ratios beside named peers.
 #[derive(Debug, Parser)]
 #[command(
-    after_help = "Examples:\n  bench http\n  bench --quick http\n\nNeeds root (control groups), and the peers that bench/setup.sh installs."
+    after_help = "Examples:\n  bench http\n  bench --quick http\n  bench http --case http-1k-keepalive-64\n\nNeeds root (control groups), and the peers that bench/setup.sh installs."
 )]
 struct Arguments {
     /// Shorter loads, smaller files: for a look, not for a claim
@@ -22,6 +22,9 @@ struct Arguments {
     /// Directory of the records
     #[arg(long, global = true, default_value = "bench/results")]
     results: PathBuf,
+    /// One case alone: prints its lines and writes no record
+    #[arg(long, global = true, value_name = "NAME")]
+    case: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -78,7 +81,8 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let bench = std::env::current_exe()?;
     let bootstorm = bench.with_file_name("bootstorm");
-    let options = Options { bootstorm, bench, results: arguments.results, quick: arguments.quick };
+    let options =
+        Options { bootstorm, bench, results: arguments.results, quick: arguments.quick, case: arguments.case };
     match arguments.command {
         Command::Http => http::run(&options)?,
         Command::Tftp => tftp::run(&options)?,

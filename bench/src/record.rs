@@ -8,10 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bootstorm_tests::lab::{Error, process};
 use serde::Serialize;
 
-use crate::case::{Absent, Pair, Ratio};
+use crate::case::{Absent, Comparison, Ratio};
 
-/// Of this file format.
-const VERSION: u32 = 1;
+/// Of this file format. 2: samples stand in a list by case and peer; what they need not have is left out.
+const VERSION: u32 = 2;
 
 /// All results of one suite.
 #[derive(Debug, Serialize)]
@@ -27,8 +27,10 @@ pub struct Record {
     pub ratios: Vec<Ratio>,
     /// What could not be measured yet.
     pub absent: Vec<Absent>,
-    /// The pairs by case.
-    pub samples: BTreeMap<&'static str, Vec<Pair>>,
+    /// What figures depend on and no other field tells, such as how far an image can be compressed.
+    pub notes: BTreeMap<&'static str, serde_json::Value>,
+    /// What the ratios are of.
+    pub samples: Vec<Comparison>,
 }
 
 /// The machine, as far as figures depend on it.
@@ -54,7 +56,8 @@ impl Record {
             versions: BTreeMap::new(),
             ratios: Vec::new(),
             absent: Vec::new(),
-            samples: BTreeMap::new(),
+            notes: BTreeMap::new(),
+            samples: Vec::new(),
         }
     }
 

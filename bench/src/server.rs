@@ -8,7 +8,7 @@ use bootstorm_tests::lab::process::{self, Process};
 use bootstorm_tests::lab::{Error, wait};
 
 use crate::cgroup::Group;
-use crate::limits;
+use crate::{limits, memory};
 
 /// A command on one processor, in a group.
 pub fn confined(group: &Group, processor: usize, program: &Path) -> Command {
@@ -62,6 +62,30 @@ impl Server {
     /// When the kernel does not say.
     pub fn cpu_seconds(&self) -> Result<f64, Error> {
         self.group.cpu_seconds()
+    }
+
+    /// Octets that its processes alone hold, as [`memory::own_bytes`].
+    ///
+    /// # Errors
+    /// When the kernel does not say which they are.
+    pub fn own_bytes(&self) -> Result<u64, Error> {
+        Ok(memory::own_bytes(&self.group.members()?))
+    }
+
+    /// Octets of its processes' resident memory.
+    ///
+    /// # Errors
+    /// When the kernel does not say which they are.
+    pub fn resident_bytes(&self) -> Result<u64, Error> {
+        Ok(memory::resident_bytes(&self.group.members()?))
+    }
+
+    /// Octets that the kernel holds for its TCP sockets, as [`memory::socket_bytes`].
+    ///
+    /// # Errors
+    /// When `ss` does not say.
+    pub fn socket_bytes(&self) -> Result<u64, Error> {
+        memory::socket_bytes(self.address.port())
     }
 
     /// Its process.

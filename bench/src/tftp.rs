@@ -13,13 +13,13 @@ use bootstorm_proto::tftp::client::{Client, Outcome, Output};
 use bootstorm_proto::tftp::wire::{Options as Wanted, ReadRequest};
 use bootstorm_tests::lab::{Error, process};
 
-use crate::case::{Absent, Goal, Measure, Ratio, Sample};
+use crate::case::{Absent, Goal, Measure, Sample};
 use crate::cgroup::Group;
 use crate::client::Taken;
 use crate::limits;
 use crate::pairs::{Options, Time, interleaved};
-use crate::record::Record;
 use crate::server::{Server, confined, free_address};
+use crate::suite::{Failed, Suite};
 
 const SERVER_PROCESSOR: usize = 0;
 const CLIENT_PROCESSOR: usize = 1;
@@ -119,39 +119,49 @@ fn unpacked(path: &str) -> PathBuf {
 ///
 /// # Errors
 /// When a server or client does not do its work; nothing is recorded then.
-pub fn run(options: &Options) -> Result<(), Error> {
+pub fn run(options: &Options) -> Result<(), Failed> {
+    let each = limits::TFTP_CASE * u32::try_from(options.rounds()).unwrap_or(u32::MAX);
+    let cases = CASES.iter().map(|case| (case.name, each));
+    let plan: Vec<_> = cases.chain(ABSENT.iter().map(|absent| (absent.case, Duration::ZERO))).collect();
+    let mut suite = Suite::begin("tftp", options, &plan)?;
+    let outcome = run_cases(&mut suite, options);
+    suite.end(outcome)
+}
+
+fn run_cases(suite: &mut Suite<'_>, options: &Options) -> Result<(), Error> {
     let place = tempfile::tempdir().map_err(|source| Error::File { path: std::env::temp_dir(), source })?;
     let place = place.path();
     let files = place.join("files");
     write_files(&files)?;
-    let mut record = Record::new("tftp", options.quick);
-    record.version_of(&options.bootstorm, &["--version"]);
-    record.version_of(&unpacked("usr/sbin/atftpd"), &["--version"]);
-    record.version_of(&unpacked("usr/sbin/in.tftpd"), &["--version"]);
-    record.version_of(Path::new("dnsmasq"), &["--version"]);
+    suite.version_of(&options.bootstorm, &["--version"]);
+    suite.version_of(&unpacked("usr/sbin/atftpd"), &["--version"]);
+    suite.version_of(&unpacked("usr/sbin/in.tftpd"), &["--version"]);
+    suite.version_of(Path::new("dnsmasq"), &["--version"]);
 
     let ours = ours(options, place, &files)?;
     for case in &CASES {
+        if !suite.takes(case.name) {
+            continue;
+        }
         let peer = case.peer.start(place, &files)?;
-        let pairs = interleaved(&ours, &peer, |server, time| {
+        let load = |server: &Server, time| {
             let clients = match time {
                 Time::Warm => 1,
                 Time::Measured if options.quick => case.clients.div_ceil(4),
                 Time::Measured => case.clients,
             };
             load(options, case, server, clients)
-        })?;
-        if let Some(ratio) = Ratio::of(case.name, Measure::ServerCpu, case.peer.word(), case.goal, &pairs) {
-            println!("{ratio}");
-            record.ratios.push(ratio);
+        };
+        for comparison in interleaved(case.name, &ours, &[(case.peer.word(), &peer)], options.rounds(), load)? {
+            suite.measured(comparison, &[(Measure::ServerCpu, case.goal)])?;
         }
-        record.samples.entry(case.name).or_default().extend(pairs);
     }
     for absent in ABSENT {
-        println!("{absent}");
-        record.absent.push(absent);
+        if suite.takes(absent.case) {
+            suite.absent(absent.case, absent.reason);
+        }
     }
-    record.write(&options.results)
+    Ok(())
 }
 
 fn ours(options: &Options, place: &Path, files: &Path) -> Result<Server, Error> {
@@ -219,6 +229,7 @@ fn load(options: &Options, case: &Case, server: &Server, clients: u32) -> Result
         seconds: taken.seconds,
         server_cpu_seconds: server.cpu_seconds()? - before,
         client_cpu_seconds: group.cpu_seconds()?,
+        ..Sample::default()
     })
 }
 
