@@ -43,6 +43,9 @@ pub const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// One node in so many checks every chunk of its image; the others count bytes.
 pub const VERIFY_EVERY: u32 = 50;
 
+/// Stretches of one node's time that are told apart: an ordinary boot has nine.
+pub const SPANS_MAX: usize = 32;
+
 /// Addresses given to `ip` in one batch.
 pub const ADDRESS_BATCH_MAX: usize = 256;
 

@@ -13,6 +13,7 @@ mod limits;
 mod link;
 mod node;
 mod reason;
+#[allow(dead_code, reason = "the generators and `compare` use the rest")]
 mod report;
 #[cfg(test)]
 mod responder;

@@ -25,6 +25,7 @@ use crate::agent::{self, CommandLine, Identity};
 use crate::fetch::{Channel, Exchange, Response, Sink, Verifier};
 use crate::limits::*;
 use crate::reason::Reason;
+use crate::report::Span;
 use crate::schedule::{Firmware, Sequence, Start};
 use crate::script::{Interpreter, Outcome, Step, Url};
 
@@ -52,8 +53,24 @@ impl Stage {
     pub const ALL: [Stage; 7] =
         [Stage::Dhcp, Stage::Loader, Stage::Script, Stage::Kernel, Stage::Redeem, Stage::Image, Stage::Report];
 
+    /// The names of [`Stage::ALL`], for the recorder.
+    pub const NAMES: [&str; Stage::ALL.len()] = {
+        let mut names = [""; Stage::ALL.len()];
+        let mut index = 0;
+        while index < names.len() {
+            names[index] = Stage::ALL[index].name();
+            index += 1;
+        }
+        names
+    };
+
+    /// Its place in [`Stage::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
     /// Its name in reports.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Stage::Dhcp => "dhcp",
             Stage::Loader => "loader",
@@ -98,10 +115,10 @@ pub struct Ended {
     pub result: Result<(), Reason>,
     /// The stage in which it ended.
     pub stage: Stage,
-    /// Time spent in each stage, in the order of [`Stage::ALL`]; `None` where it never was.
-    pub times: [Option<Duration>; Stage::ALL.len()],
-    /// From power-on to the end.
-    pub total: Duration,
+    /// Where it spent its time, in order; at most [`SPANS_MAX`].
+    pub spans: Vec<Span>,
+    /// When it was powered on.
+    pub started: Duration,
     /// Bytes of all files and bodies.
     pub bytes: u64,
 }
@@ -125,7 +142,7 @@ pub struct Node {
     stage: Stage,
     since: Duration,
     began: Duration,
-    times: [Option<Duration>; Stage::ALL.len()],
+    spans: Vec<Span>,
     bytes: u64,
     actions: VecDeque<Action>,
     lease: Option<Lease>,
@@ -231,7 +248,7 @@ impl Node {
             stage: Stage::Dhcp,
             since: Duration::ZERO,
             began: Duration::ZERO,
-            times: [None; Stage::ALL.len()],
+            spans: Vec::new(),
             bytes: 0,
             actions: VecDeque::new(),
             lease: None,
@@ -251,6 +268,11 @@ impl Node {
     /// Its MAC address.
     pub fn mac(&self) -> MacAddress {
         self.start.mac
+    }
+
+    /// Where it is.
+    pub fn stage(&self) -> Stage {
+        self.stage
     }
 
     /// How it went; once, at the end.
@@ -843,17 +865,21 @@ impl Node {
     // ---- bookkeeping
 
     fn enter(&mut self, now: Duration, stage: Stage) {
-        self.account(now);
-        self.stage = stage;
+        if stage != self.stage {
+            self.leave(now);
+            self.stage = stage;
+        }
     }
 
-    fn account(&mut self, now: Duration) {
-        let spent = now.saturating_sub(self.since);
-        self.since = now;
-        let place = Stage::ALL.iter().position(|stage| *stage == self.stage);
-        if let Some(time) = place.and_then(|place| self.times.get_mut(place)) {
-            *time = Some(time.unwrap_or_default() + spent);
+    /// Notes the time since the stage was entered. A script that goes to and fro beyond all measure is noted as one stretch.
+    fn leave(&mut self, now: Duration) {
+        let stage = self.stage.index();
+        if self.spans.len() < SPANS_MAX {
+            self.spans.push(Span { stage, from: self.since, to: now });
+        } else if let Some(last) = self.spans.last_mut() {
+            last.to = now;
         }
+        self.since = now;
     }
 
     fn check(&mut self, now: Duration, result: Result<(), Reason>) {
@@ -866,7 +892,7 @@ impl Node {
         if matches!(self.doing, Doing::Over) {
             return;
         }
-        self.account(now);
+        self.leave(now);
         if matches!(self.doing, Doing::Tftp(_)) {
             self.actions.push_back(Action::CloseUdp);
         }
@@ -875,8 +901,8 @@ impl Node {
         self.ended = Some(Ended {
             result,
             stage: self.stage,
-            times: self.times,
-            total: now.saturating_sub(self.began),
+            spans: std::mem::take(&mut self.spans),
+            started: self.began,
             bytes: self.bytes,
         });
     }

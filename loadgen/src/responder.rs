@@ -385,17 +385,7 @@ fn inside_the_machines_namespace() {
         starts: schedule::plan(NODES, 3, rate, schedule::FirmwareChoice::Mix),
         settings: node::Settings { server_http: None, deadline: Duration::from_secs(60) },
     };
-    let run = report::Run {
-        nodes: NODES,
-        seed: 3,
-        rate_per_second: Some(40.0),
-        ramp_seconds: None,
-        wall_seconds: 0.0,
-        cpu_seconds: 0.0,
-        start_late_milliseconds_max: 0,
-        kernel: String::new(),
-        processors: 1,
-    };
+    let run = report::Run::new("storm", Some(NODES.into()), 3);
     let report = storm::play(storm, run, &indicatif::ProgressBar::hidden()).unwrap();
     println!("{}", report.table());
     assert!(report.is_complete(), "{:?}", report.failures);

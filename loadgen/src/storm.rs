@@ -21,8 +21,8 @@ use socket2::SockRef;
 
 use crate::address::Addresses;
 use crate::link;
-use crate::node::{Action, Node, Settings};
-use crate::report::{Report, Run, Tally};
+use crate::node::{Action, Node, Settings, Stage};
+use crate::report::{End, Expected, Outcome, Recorder, Report, Run};
 use crate::schedule::Start;
 
 /// What is to be played.
@@ -67,11 +67,8 @@ pub fn play(storm: Storm, mut run: Run, bar: &ProgressBar) -> Result<Report, Err
     if let Some(source) = player.fault.take() {
         return Err(Error::Interface { name: storm.interface, source });
     }
-    run.wall_seconds = wall.as_secs_f64();
-    run.start_late_milliseconds_max = late.as_millis() as u64;
-    let usage = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    run.cpu_seconds = usage.tv_sec as f64 + usage.tv_nsec as f64 / 1e9;
-    Ok(player.tally.into_report(run))
+    run.finish(wall, late);
+    Ok(player.recorder.into_report(run))
 }
 
 /// A flag that SIGINT and SIGTERM set, waking the driver.
@@ -128,7 +125,7 @@ struct Player {
     by_mac: HashMap<[u8; 6], u32>,
     timers: BinaryHeap<Reverse<(Duration, u32)>>,
     origin: Instant,
-    tally: Tally,
+    recorder: Recorder,
     /// The packet socket has failed: no node can go on.
     fault: Option<io::Error>,
 }
@@ -164,7 +161,7 @@ impl Player {
             by_mac,
             timers: BinaryHeap::new(),
             origin: Instant::now(),
-            tally: Tally::default(),
+            recorder: Recorder::new(&Stage::NAMES),
             fault: None,
         })
     }
@@ -177,13 +174,16 @@ impl Player {
     fn play(&mut self, starts: &[Start], stop: &AtomicBool, bar: &ProgressBar) -> Result<(Duration, Duration), Error> {
         self.submit(0, 0, Kind::Frames, Operation::ReceiveDatagrams { socket: self.packet });
         self.origin = Instant::now();
+        self.recorder.expect(Expected::Count(starts.len() as u64));
         let mut late = Duration::ZERO;
         let mut started = 0;
         let mut completions = Vec::new();
-        while self.tally.done() + self.tally.failed() < starts.len() as u64 && !stop.load(Ordering::Relaxed) {
+        while self.recorder.done() + self.recorder.failed() < starts.len() as u64 && !stop.load(Ordering::Relaxed) {
             while let Some(start) = starts.get(started).filter(|start| start.due <= self.now()) {
                 let now = self.now();
                 late = late.max(now - start.due);
+                self.recorder.started(now);
+                self.recorder.entered(now, None, Stage::Dhcp.index());
                 self.turn(started as u32, |node| node.start(now));
                 started += 1;
             }
@@ -201,9 +201,9 @@ impl Player {
             if self.fault.is_some() {
                 break;
             }
-            bar.set_position(self.tally.done());
-            if self.tally.failed() > 0 {
-                bar.set_message(format!("{} failed", self.tally.failed()));
+            bar.set_position(self.recorder.done());
+            if self.recorder.failed() > 0 {
+                bar.set_message(format!("{} failed", self.recorder.failed()));
             }
         }
         Ok((late, self.now()))
@@ -223,14 +223,23 @@ impl Player {
 
     /// Gives a node an input, and does what it wants then.
     fn turn(&mut self, index: u32, input: impl FnOnce(&mut Node)) {
+        let now = self.now();
         let Some(seat) = self.seats.get_mut(index as usize) else { return };
+        let before = seat.node.stage();
         input(&mut seat.node);
         while let Some(action) = self.seats.get_mut(index as usize).and_then(|seat| seat.node.poll_output()) {
             self.act(index, action);
         }
         let Some(seat) = self.seats.get_mut(index as usize) else { return };
+        let after = seat.node.stage();
+        if after != before {
+            self.recorder.entered(now, Some(before.index()), after.index());
+        }
         if let Some(ended) = seat.node.take_ended() {
-            self.tally.add(&ended);
+            let reason = ended.result.map_err(|reason| reason.to_string());
+            let outcome = reason.as_ref().map_or_else(|reason| Outcome::Failed(reason), |()| Outcome::Done);
+            let (stage, started, bytes) = (ended.stage.index(), ended.started, ended.bytes);
+            self.recorder.ended(now, &End { node: index, outcome, stage, spans: &ended.spans, started, bytes });
         }
         let due = seat.node.next_timeout();
         // Timers that have moved stay in the heap and find nothing when they are due; to keep them few, a later time is only
@@ -370,6 +379,14 @@ impl Player {
         let now = self.now();
         let kind = completion.token & 0xff;
         let is_current = self.seats.get(index as usize).is_some_and(|seat| seat.serial & 0x00ff_ffff == serial);
+        match &completion.event {
+            Event::Datagram(datagram) if kind != Kind::Frames as u64 => {
+                self.recorder.received(now, datagram.bytes.len() as u64);
+            }
+            Event::Bytes(bytes) => self.recorder.received(now, bytes.len() as u64),
+            Event::Discarded(count) => self.recorder.received(now, *count as u64),
+            _ => {}
+        }
         match completion.event {
             Event::Woken => {}
             Event::Datagram(datagram) if kind == Kind::Frames as u64 => {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::report::Run;
@@ -128,22 +128,17 @@ pub fn run(scenario: &Scenario) -> Result<bool, String> {
         starts: schedule::plan(arguments.nodes, arguments.seed, arrivals, arguments.firmware),
         settings: node::Settings { server_http: arguments.server_http.0, deadline: arguments.deadline.0 },
     };
-    let run = Run {
-        nodes: arguments.nodes,
-        seed: arguments.seed,
-        rate_per_second: arguments.rate.map(|Rate(rate)| rate),
-        ramp_seconds: arguments.ramp.map(|Seconds(ramp)| ramp.as_secs_f64()),
-        wall_seconds: 0.0,
-        cpu_seconds: 0.0,
-        start_late_milliseconds_max: 0,
-        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-        processors: std::thread::available_parallelism().map_or(1, usize::from),
-    };
+    let run = Run::new("storm", Some(arguments.nodes.into()), arguments.seed)
+        .with("interface", Some(&arguments.interface))
+        .with("rate", arguments.rate.map(|Rate(rate)| rate))
+        .with("ramp", arguments.ramp.map(|Seconds(ramp)| ramp.as_secs()))
+        .with("deadline", Some(arguments.deadline.0.as_secs()))
+        .with("firmware", arguments.firmware.to_possible_value().map(|value| value.get_name().to_owned()));
     let bar = bar(arguments.nodes);
     let report = storm::play(storm, run, &bar).map_err(|error| error.to_string())?;
     bar.finish_and_clear();
     if let Some(path) = &arguments.json {
-        let text = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
+        let text = serde_json::to_string(&report).map_err(|error| error.to_string())?;
         std::fs::write(path, text + "\n").map_err(|error| format!("writing `{}`: {error}", path.display()))?;
     }
     let mut out = std::io::stdout().lock();
