@@ -386,7 +386,7 @@ fn inside_the_machines_namespace() {
         settings: node::Settings { server_http: None, deadline: Duration::from_secs(60) },
     };
     let run = report::Run::new("storm", Some(NODES.into()), 3);
-    let report = storm::play(storm, run, &indicatif::ProgressBar::hidden()).unwrap();
+    let report = storm::play(storm, run, &mut report::Live::hidden()).unwrap();
     println!("{}", report.table());
     assert!(report.is_complete(), "{:?}", report.failures);
     let show = |table| Command::new("ip").args(["-4", "route", "show", "table", table]).output().unwrap().stdout;

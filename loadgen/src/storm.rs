@@ -14,7 +14,6 @@ use bootstorm_driver::{
     Completion, Config, ConnectionId, Destination, Driver, Event, More, Operation, OperationId, Refusal, Repeat,
     SendDatagram, SocketId, Token, limits,
 };
-use indicatif::ProgressBar;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use socket2::SockRef;
@@ -22,7 +21,7 @@ use socket2::SockRef;
 use crate::address::Addresses;
 use crate::link;
 use crate::node::{Action, Node, Settings, Stage};
-use crate::report::{End, Expected, Outcome, Recorder, Report, Run};
+use crate::report::{End, Expected, Live, Outcome, Recorder, Report, Run};
 use crate::schedule::Start;
 
 /// What is to be played.
@@ -56,14 +55,12 @@ pub enum Error {
 
 /// Frames wait for this many at most while the nodes are busy; DHCP clients ask again for what is lost.
 const PACKET_BUFFER_BYTES: usize = 16 << 20;
-/// How often the bar is drawn.
-const BAR_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Plays it. Ctrl-C ends it early with a report of what was reached.
-pub fn play(storm: Storm, mut run: Run, bar: &ProgressBar) -> Result<Report, Error> {
+pub fn play(storm: Storm, mut run: Run, live: &mut Live) -> Result<Report, Error> {
     let mut player = Player::new(&storm)?;
     let stop = catch_signals(&player.driver)?;
-    let (late, wall) = player.play(&storm.starts, &stop, bar)?;
+    let (late, wall) = player.play(&storm.starts, &stop, live)?;
     if let Some(source) = player.fault.take() {
         return Err(Error::Interface { name: storm.interface, source });
     }
@@ -171,7 +168,7 @@ impl Player {
     }
 
     /// Runs until all nodes have ended; gives the largest lateness of a start, and the time it all took.
-    fn play(&mut self, starts: &[Start], stop: &AtomicBool, bar: &ProgressBar) -> Result<(Duration, Duration), Error> {
+    fn play(&mut self, starts: &[Start], stop: &AtomicBool, live: &mut Live) -> Result<(Duration, Duration), Error> {
         self.submit(0, 0, Kind::Frames, Operation::ReceiveDatagrams { socket: self.packet });
         self.origin = Instant::now();
         self.recorder.expect(Expected::Count(starts.len() as u64));
@@ -194,18 +191,15 @@ impl Player {
             }
             let next_timer = self.timers.peek().map(|Reverse((due, _))| *due);
             let next_start = starts.get(started).map(|start| start.due);
-            let next_draw = (!bar.is_hidden()).then(|| self.now() + BAR_INTERVAL);
-            let next = [next_timer, next_start, next_draw].into_iter().flatten().min();
+            let next = [next_timer, next_start, live.next()].into_iter().flatten().min();
             self.driver.wait(next.map(|due| self.origin + due), &mut completions)?;
             completions.drain(..).for_each(|completion| self.handle(completion));
             if self.fault.is_some() {
                 break;
             }
-            bar.set_position(self.recorder.done());
-            if self.recorder.failed() > 0 {
-                bar.set_message(format!("{} failed", self.recorder.failed()));
-            }
+            live.show(self.now(), &self.recorder);
         }
+        live.finish();
         Ok((late, self.now()))
     }
 

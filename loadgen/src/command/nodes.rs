@@ -1,15 +1,12 @@
 //! Subcommands that play whole machines, from power-on to the end.
 
-use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::report::Run;
+use crate::report::{Files, Live, Run};
 use crate::schedule::{Arrivals, FirmwareChoice};
 use crate::storm::Storm;
 use crate::{check, limits, node, schedule, storm};
@@ -62,9 +59,8 @@ pub struct StormArguments {
     /// Time a machine has from power-on to its end, as `300` or `300s`.
     #[arg(long, value_name = "SECONDS", default_value = "300s")]
     deadline: Seconds,
-    /// Write the report as JSON into this file.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    files: Files,
     /// Start even if this host lacks something that a storm of this size needs.
     #[arg(long)]
     ignore_checks: bool,
@@ -134,25 +130,9 @@ pub fn run(scenario: &Scenario) -> Result<bool, String> {
         .with("ramp", arguments.ramp.map(|Seconds(ramp)| ramp.as_secs()))
         .with("deadline", Some(arguments.deadline.0.as_secs()))
         .with("firmware", arguments.firmware.to_possible_value().map(|value| value.get_name().to_owned()));
-    let bar = bar(arguments.nodes);
-    let report = storm::play(storm, run, &bar).map_err(|error| error.to_string())?;
-    bar.finish_and_clear();
-    if let Some(path) = &arguments.json {
-        let text = serde_json::to_string(&report).map_err(|error| error.to_string())?;
-        std::fs::write(path, text + "\n").map_err(|error| format!("writing `{}`: {error}", path.display()))?;
-    }
-    let mut out = std::io::stdout().lock();
-    out.write_all(report.table().as_bytes()).map_err(|error| format!("writing the report: {error}"))?;
+    let report = storm::play(storm, run, &mut Live::new("storm")).map_err(|error| error.to_string())?;
+    arguments.files.publish(&report).map_err(|error| error.to_string())?;
     Ok(report.is_complete())
-}
-
-/// A bar on a terminal, nothing elsewhere.
-fn bar(nodes: u32) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("storm {bar:40} {pos}/{len} in {elapsed} {msg}");
-    ProgressBar::new(nodes.into()).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ const LIMITS: [&str; 11] = [
 
 /// A host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Machine {
     /// Its processor's name, family, model and clock, as the kernel tells them.
     pub processor: String,

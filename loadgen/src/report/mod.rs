@@ -4,7 +4,9 @@
 //! beginning. A run is of one kind: whole nodes (`started`, `entered`, `ended`) or single exchanges (`exchange`,
 //! `failed_exchange`); both may tell of received bytes.
 
+mod files;
 mod histogram;
+mod live;
 mod machine;
 mod recorder;
 mod table;
@@ -15,7 +17,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+pub use files::Files;
 pub use histogram::Histogram;
+pub use live::Live;
 pub use machine::Machine;
 pub use recorder::{Expected, Recorder};
 pub use timeline::Timeline;
@@ -64,6 +68,7 @@ pub struct Span {
 
 /// How the run was set up, and what it took here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Run {
     /// The scenario's name, one word.
     pub scenario: String,
@@ -110,16 +115,18 @@ impl Run {
 
     /// Notes what it took: time, lateness, and from the kernel this program's CPU and memory.
     pub fn finish(&mut self, wall: Duration, start_late_max: Duration) {
-        self.wall_seconds = wall.as_secs_f64();
+        let rounded = |seconds: f64| (seconds * 1e3).round() / 1e3;
+        self.wall_seconds = rounded(wall.as_secs_f64());
         self.start_late_milliseconds_max = start_late_max.as_millis() as u64;
         let usage = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        self.cpu_seconds = usage.tv_sec as f64 + usage.tv_nsec as f64 / 1e9;
+        self.cpu_seconds = rounded(usage.tv_sec as f64 + usage.tv_nsec as f64 / 1e9);
         self.rss_bytes_max = machine::own_memory_bytes_max();
     }
 }
 
 /// The whole report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -157,6 +164,7 @@ pub struct Report {
 
 /// One stage of all nodes. A node counts in a stage that it has left behind, whatever came of it later.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StageReport {
     /// Its name.
     pub name: String,
@@ -170,19 +178,20 @@ pub struct StageReport {
 
 /// One node of a report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NodeReport {
     /// Its index in the schedule.
     pub node: u32,
     /// Why it failed, with the stage; absent where it is done.
     pub failure: Option<String>,
-    /// When it was powered on, in seconds of the run.
-    pub started_seconds: f64,
+    /// When it was powered on, since the run's beginning.
+    pub started_microseconds: u64,
     /// From power-on to its end.
-    pub total_seconds: f64,
+    pub total_microseconds: u64,
     /// Bytes of files and bodies.
     pub bytes: u64,
-    /// Stage by name, beginning and end in seconds after power-on.
-    pub spans: Vec<(String, f64, f64)>,
+    /// Stage by name, beginning and end in microseconds after power-on.
+    pub spans: Vec<(String, u64, u64)>,
 }
 
 impl Report {
@@ -193,4 +202,38 @@ impl Report {
             None => self.failed == 0,
         }
     }
+}
+
+/// A storm for tests: so many nodes over some seconds, one in ten of which fails or dies.
+#[cfg(test)]
+pub fn sample(nodes: u32) -> Report {
+    let mut recorder = Recorder::new(&["dhcp", "loader", "script", "kernel+initrd", "image"]);
+    let mut random = crate::schedule::Sequence::new(9);
+    let mut now = Duration::ZERO;
+    for node in 0..nodes {
+        let started = Duration::from_millis(u64::from(node) * 20);
+        now = started;
+        recorder.started(now);
+        let mut spans = Vec::new();
+        for (stage, most) in [(0, 300u32), (1, 900), (0, 60), (2, 30), (3, 4_000), (4, 9_000)] {
+            let from = now;
+            now += Duration::from_micros((random.fraction() * random.fraction() * f64::from(most) * 1e3) as u64 + 900);
+            recorder.entered(from, spans.last().map(|span: &Span| span.stage), stage);
+            recorder.received(now, u64::from(most) * 9_000);
+            spans.push(Span { stage, from, to: now });
+            if spans.len() == 5 && node % 20 == 9 {
+                break;
+            }
+        }
+        let outcome = match node % 40 {
+            9 => Outcome::Failed("http 404 <&\"'>"),
+            29 => Outcome::Died,
+            _ => Outcome::Done,
+        };
+        let stage = spans.last().map_or(0, |span| span.stage);
+        recorder.ended(now, &End { node, outcome, stage, spans: &spans, started, bytes: 30 << 20 });
+    }
+    let mut run = Run::new("storm", Some(nodes.into()), 9).with("rate", Some("50"));
+    run.finish(now, Duration::from_millis(3));
+    recorder.into_report(run)
 }

@@ -153,8 +153,8 @@ impl Recorder {
     }
 
     fn keep_straggler(&mut self, now: Duration, end: &End<'_>) {
-        let total = now.saturating_sub(end.started).as_secs_f64();
-        let place = self.stragglers.partition_point(|kept| kept.total_seconds >= total);
+        let total = microseconds(now.saturating_sub(end.started));
+        let place = self.stragglers.partition_point(|kept| kept.total_microseconds >= total);
         if place < NODES_MAX {
             self.stragglers.truncate(NODES_MAX - 1);
             self.stragglers.insert(place, self.node(now, end, None));
@@ -162,13 +162,13 @@ impl Recorder {
     }
 
     fn node(&self, now: Duration, end: &End<'_>, failure: Option<String>) -> NodeReport {
-        let seconds = |time: Duration| time.saturating_sub(end.started).as_secs_f64();
-        let span = |span: &Span| (self.name(span.stage).to_owned(), seconds(span.from), seconds(span.to));
+        let since = |time: Duration| microseconds(time.saturating_sub(end.started));
+        let span = |span: &Span| (self.name(span.stage).to_owned(), since(span.from), since(span.to));
         NodeReport {
             node: end.node,
             failure,
-            started_seconds: end.started.as_secs_f64(),
-            total_seconds: seconds(now),
+            started_microseconds: microseconds(end.started),
+            total_microseconds: since(now),
             bytes: end.bytes,
             spans: end.spans.iter().take(SPANS_MAX).map(span).collect(),
         }
@@ -291,6 +291,10 @@ impl Recorder {
     }
 }
 
+fn microseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// How a run stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Progress {
@@ -399,7 +403,7 @@ mod tests {
         assert_eq!(report.failures, BTreeMap::from([("dhcp: late".to_owned(), 1)]));
         assert_eq!(report.died, BTreeMap::from([("dhcp".to_owned(), 1)]));
         assert_eq!(report.content_bytes, 30);
-        assert_eq!(report.first_failed[0].spans[1], ("loader".to_owned(), 0.1, 0.4));
+        assert_eq!(report.first_failed[0].spans[1], ("loader".to_owned(), 100_000, 400_000));
         assert!(!report.is_complete());
     }
 
@@ -411,12 +415,12 @@ mod tests {
             recorder.ended(now, &end(node, Outcome::Done, 2, &[]));
         }
         let report = recorder.into_report(Run::new("storm", Some(100), 1));
-        let totals: Vec<f64> = report.stragglers.iter().map(|node| node.total_seconds).collect();
+        let totals: Vec<u64> = report.stragglers.iter().map(|node| node.total_microseconds).collect();
         assert_eq!(totals.len(), NODES_MAX);
         assert!(totals.is_sorted_by(|one, next| one >= next));
         let mut all: Vec<u32> = (0..100).map(|node| node * 37 % 101).collect();
         all.sort_unstable_by_key(|total| std::cmp::Reverse(*total));
-        let expected: Vec<f64> = all[..NODES_MAX].iter().map(|total| f64::from(*total) / 1e3).collect();
+        let expected: Vec<u64> = all[..NODES_MAX].iter().map(|total| u64::from(*total) * 1_000).collect();
         assert_eq!(totals, expected);
         assert!(report.is_complete());
     }
