@@ -32,6 +32,7 @@
 //!
 //! The only backend so far is io_uring (Linux 6.1 or later); the private trait `Backend` is the seam for epoll.
 
+mod arena;
 mod backend;
 mod buffer;
 mod completion;
@@ -50,6 +51,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
 
+pub use arena::{Arena, ArenaStats, BlockId, Chunk, Pages, Slot};
 use backend::{Backend, Descriptor, Handle, Table};
 pub use buffer::{Buffer, Received};
 pub use completion::{Completion, Datagram, Event, Peer, WAKER_TOKEN};

@@ -40,6 +40,19 @@ pub const BUFFER_ALIGN: usize = 4_096;
 /// Bytes of one file read: a chunk is 256 KiB, the content store's runs are a few of them.
 pub const READ_BYTES_MAX: usize = 4 << 20;
 
+/// Bytes of one block of an arena: a huge page on the platforms we run on. Also the unit of eviction.
+pub const ARENA_BLOCK_BYTES: usize = 2 << 20;
+
+/// Bytes of the smallest arena: 32 blocks, so that a few readers which hold a chunk each leave room for others.
+pub const ARENA_BYTES_MIN: usize = 64 << 20;
+
+/// Marks of use that a block keeps: something used more often than this in one round of the clock survives so many rounds.
+pub const ARENA_MARKS_MAX: u8 = 3;
+
+/// Slots of one block for each class of slots, in falling order of their size: 292 KiB for a chunk that compression made
+/// longer, 256 KiB for a chunk, then steps of a fifth to a half, down to a page.
+pub const ARENA_SLOTS_PER_BLOCK: [u16; 15] = [7, 8, 10, 12, 14, 16, 20, 24, 32, 48, 64, 102, 170, 256, 512];
+
 /// How long dropping a driver waits for the kernel to give its buffers back, in milliseconds. After it the memory is
 /// leaked rather than freed under the kernel's hands.
 pub const DRAIN_MILLISECONDS_MAX: u64 = 2_000;
@@ -51,4 +64,6 @@ const _: () = assert!(PARTS_MAX >= SEGMENTS_MAX * 2 && PARTS_MAX <= 1_024);
 const _: () = assert!(NAME_BYTES >= 28 && NAME_BYTES.is_multiple_of(8));
 const _: () = assert!(CONTROL_BYTES >= 40 + 24 && CONTROL_BYTES.is_multiple_of(8));
 const _: () = assert!(SUBMISSION_ENTRIES.is_power_of_two() && SUBMISSION_ENTRIES <= IN_FLIGHT_MAX);
+const _: () =
+    assert!(ARENA_BYTES_MIN.is_multiple_of(ARENA_BLOCK_BYTES) && ARENA_BLOCK_BYTES.is_multiple_of(BUFFER_ALIGN));
 const _: () = assert!(READ_BYTES_MAX.is_multiple_of(BUFFER_ALIGN));
