@@ -189,22 +189,34 @@ impl Store {
         self.read_verified(name).map(|(_, bytes)| bytes)
     }
 
-    fn read_verified(&self, name: &ChunkName) -> Result<(Location, Vec<u8>), Error> {
+    /// As [`Store::read_chunk`], into the caller's memory. Its length must be the chunk's: a manifest that says otherwise is
+    /// [`Error::LengthClaim`].
+    pub fn read_chunk_into(&self, name: &ChunkName, bytes: &mut [u8]) -> Result<Location, Error> {
         // A sweep may move the chunk between the look-up and the read: then it is looked up once more.
         for _ in 0..2 {
             let Some((location, _)) = self.find(name) else { break };
+            if location.stored_bytes as usize != bytes.len() {
+                let claimed = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                return Err(Error::LengthClaim { name: *name, claimed, actual: location.stored_bytes });
+            }
             let Some(file) = self.pack_file(location.pack) else { continue };
-            let mut bytes = vec![0; location.stored_bytes as usize];
-            let read = file.read_exact_at(&mut bytes, location.offset);
-            if read.is_ok() && ChunkName::of(&bytes) == *name {
+            let read = file.read_exact_at(bytes, location.offset);
+            if read.is_ok() && ChunkName::of(bytes) == *name {
                 self.shared.index.set_verified(name, location, true);
-                return Ok((location, bytes));
+                return Ok(location);
             }
             // Wrong, short and unreadable are one: these octets cannot be had here any more.
             self.quarantine(name, location);
             return Err(Error::Corrupt { name: *name });
         }
         Err(Error::ChunkMissing { name: *name })
+    }
+
+    fn read_verified(&self, name: &ChunkName) -> Result<(Location, Vec<u8>), Error> {
+        let Some((location, _)) = self.find(name) else { return Err(Error::ChunkMissing { name: *name }) };
+        // The length goes with the name: it does not change when a sweep moves the chunk.
+        let mut bytes = vec![0; location.stored_bytes as usize];
+        Ok((self.read_chunk_into(name, &mut bytes)?, bytes))
     }
 
     fn quarantine(&self, name: &ChunkName, location: Location) {
