@@ -69,6 +69,9 @@ pub struct RackConfig {
     pub agent_port: u16,
     /// Number of shards (threads); HTTP and TFTP descriptors come once per shard.
     pub shards: u16,
+    /// Octets of memory that chunks are kept in; `None` for a share of what is available.
+    #[serde(default)]
+    pub cache_bytes: Option<u64>,
 }
 
 /// One interface that a rack serves.

@@ -52,6 +52,8 @@ pub struct Config {
     pub ports: Ports,
     /// Shards; 0 means one for each processor.
     pub shards: u16,
+    /// Octets of memory in which the rack keeps what it serves; `None` for a share of what is available.
+    pub cache_bytes: Option<u64>,
     /// What happens to a machine after it has enlisted.
     pub enlist_then: EnlistThen,
     /// Origins that webhooks may reach besides public addresses.
@@ -85,6 +87,7 @@ struct Rack {
     tftp: u16,
     dhcp: u16,
     shards: u16,
+    cache: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -113,7 +116,7 @@ impl Default for Api {
 
 impl Default for Rack {
     fn default() -> Rack {
-        Rack { interfaces: vec![], http: 5248, agent: 5249, tftp: 69, dhcp: 67, shards: 0 }
+        Rack { interfaces: vec![], http: 5248, agent: 5249, tftp: 69, dhcp: 67, shards: 0, cache: String::new() }
     }
 }
 
@@ -160,6 +163,14 @@ fn check(file: File) -> Result<Config, ConfigError> {
             rule: "it must be at most 256 (0: one a processor)",
         });
     }
+    let cache_bytes = match file.rack.cache.as_str() {
+        "" => None,
+        text => Some(parse_size(text).ok_or_else(|| ConfigError::Value {
+            key: "rack.cache",
+            value: text.into(),
+            rule: SIZE_RULE,
+        })?),
+    };
     if let Some(origin) = file.fetch.allow.iter().find(|o| !o.starts_with("http://") && !o.starts_with("https://")) {
         let rule = "each must be SCHEME://HOST:PORT with http or https";
         return Err(ConfigError::Value { key: "fetch.allow", value: origin.clone(), rule });
@@ -174,10 +185,27 @@ fn check(file: File) -> Result<Config, ConfigError> {
         interfaces: file.rack.interfaces,
         ports: Ports { dhcp: file.rack.dhcp, tftp: file.rack.tftp, http: file.rack.http, agent: file.rack.agent },
         shards: file.rack.shards,
+        cache_bytes,
         enlist_then: file.enlist.then,
         fetch_allow: file.fetch.allow,
         upload_bytes_max,
     })
+}
+
+/// What a size must be.
+pub const SIZE_RULE: &str = "it must be a number of MiB or GiB of 64 MiB or more, e.g. 512M or 8G";
+
+/// Octets of a size such as `512M` or `8G`.
+pub fn parse_size(text: &str) -> Option<u64> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let shift = match unit {
+        "M" => 20,
+        "G" => 30,
+        _ => return None,
+    };
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number = digits.parse::<u64>().ok().filter(|_| is_number)?;
+    number.checked_mul(1 << shift).filter(|bytes| *bytes >= 64 << 20)
 }
 
 #[cfg(test)]
@@ -206,11 +234,23 @@ mod tests {
             "[api]\nlisten = \"localhost\"",
             "[rack]\nhttp = 0",
             "[rack]\nshards = 1000",
+            "[rack]\ncache = \"8\"",
+            "[rack]\ncache = \"63M\"",
+            "[rack]\ncache = \"+8G\"",
             "[fetch]\nallow = [\"ftp://x\"]",
             "[enlist]\nthen = \"deploy\"",
             "[image]\nupload_gib_max = 99999999999999",
         ] {
             assert!(parse_text(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn sizes_have_a_unit() {
+        assert_eq!((parse_size("64M"), parse_size("8G")), (Some(64 << 20), Some(8 << 30)));
+        for bad in ["", "G", "8", "8K", "-8G", "63M", "99999999999G", "8\u{e9}"] {
+            assert_eq!(parse_size(bad), None, "{bad}");
+        }
+        assert_eq!(parse_text("[rack]\ncache = \"2G\"").expect("valid").cache_bytes, Some(2 << 30));
     }
 }

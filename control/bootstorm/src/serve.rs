@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use crate::config;
 use crate::supervisor::sockets;
 
 /// Serves the files of a directory by their names.
@@ -28,6 +29,9 @@ pub struct Serve {
     /// How files are stored and sent
     #[arg(long, value_enum, default_value_t = Encoding::Plain)]
     encoding: Encoding,
+    /// Memory for what is served, e.g. 512M or 8G; a quarter of what is available by default
+    #[arg(long, value_name = "SIZE", value_parser = cache_size)]
+    cache: Option<u64>,
 }
 
 /// How files are stored and sent.
@@ -37,6 +41,10 @@ pub enum Encoding {
     Plain,
     /// One zstd frame a chunk
     Zstd,
+}
+
+fn cache_size(text: &str) -> Result<u64, String> {
+    config::parse_size(text).ok_or_else(|| config::SIZE_RULE.to_owned())
 }
 
 /// Runs until interrupted. The store is a directory of its own below the data directory.
@@ -55,6 +63,7 @@ pub fn run(data: &Path, command: &Serve) -> Result<(), String> {
             Encoding::Plain => bootstorm_rackd::Encoding::Plain,
             Encoding::Zstd => bootstorm_rackd::Encoding::Zstd,
         },
+        cache_bytes: command.cache,
     };
     let stop = bootstorm_rackd::Stop::new();
     stop_on_signal(stop.clone())?;

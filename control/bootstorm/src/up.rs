@@ -252,6 +252,7 @@ fn rack_roles(
         http_port: config.ports.http,
         agent_port: config.ports.agent,
         shards,
+        cache_bytes: config.cache_bytes,
     };
     Ok(BTreeMap::from([
         (RoleName::Rack, Role { config: RoleConfig::Rack(rack), sockets: rack_sockets }),

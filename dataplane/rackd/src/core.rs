@@ -1,4 +1,4 @@
-//! What the parts of a shard share: its driver, timers, packs, and the way to other threads.
+//! What the parts of a shard share: its driver, timers, content in memory, and the way to other threads.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -9,21 +9,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use bootstorm_content::{IndexedManifest, PackId, Segment, Store, runs};
-use bootstorm_driver::{Buffer, Driver, FileId, Operation, OperationId, Refusal, Token};
+use bootstorm_content::{IndexedManifest, Joined};
+use bootstorm_driver::{Driver, Operation, OperationId, Refusal, Token};
 use bootstorm_engine::{Index, Time};
-use bootstorm_snapshot::{ChunkName, ManifestDigest};
+use bootstorm_snapshot::ManifestDigest;
+use bootstorm_snapshot::manifest::Entry;
+use bytes::Bytes;
 
+use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::limits;
-use crate::mail::{Ask, Mail, Mailbox, Waiter};
+use crate::mail::{Absent, Ask, Mail, Mailbox, Waiter};
 use crate::metrics::Metrics;
 use crate::slab::{GENERATION_MASK, Key};
 
 /// What all shards share.
 pub(crate) struct Shared {
     pub(crate) index: ArcSwap<Index>,
-    pub(crate) store: Store,
+    pub(crate) cache: Arc<Cache>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) connections: Sources,
     pub(crate) transfers: Sources,
@@ -117,9 +120,9 @@ pub(crate) fn parse_token(token: Token) -> Option<(Kind, Key)> {
 
 /// The next octets of a range.
 pub(crate) enum Next {
-    /// A read is under way; it brings so many octets.
-    Reading { bytes: u32 },
-    /// A message will say when to plan again.
+    /// So many octets were gathered.
+    Ready(u64),
+    /// Its first chunk is on its way into memory; a message will say when to look again.
     Waiting,
     /// It cannot be had: busy, or a manifest that contradicts the store.
     Failed,
@@ -136,7 +139,6 @@ pub(crate) struct Core {
     pub(crate) now: Instant,
     /// Mail of this shard to itself.
     pub(crate) local: VecDeque<Mail>,
-    packs: HashMap<PackId, FileId>,
     manifests: HashMap<ManifestDigest, Arc<IndexedManifest>>,
     timers: BinaryHeap<Reverse<(Instant, Token)>>,
 }
@@ -159,7 +161,6 @@ impl Core {
             now: shared.clock.instant(time.monotonic),
             shared,
             local: VecDeque::new(),
-            packs: HashMap::new(),
             manifests: HashMap::new(),
             timers: BinaryHeap::new(),
         }
@@ -265,69 +266,67 @@ impl Core {
         self.manifests.insert(manifest.digest(), Arc::clone(manifest));
     }
 
-    /// Begins to bring the front of a range of a stored stream into memory, at most a quantum: a read for `token` of `kind`, or
-    /// a question whose answer comes by mail for the same key.
-    pub(crate) fn read(&mut self, (kind, key): (Kind, Key), manifest: &IndexedManifest, range: Range<u64>) -> Next {
-        let token = token(kind, key);
-        // A sweep may take a pack away between the plan and its file: then the second plan has the new place.
-        for _ in 0..2 {
-            let front = range.start..range.end.min(range.start + limits::QUANTUM_BYTES);
-            let segments = match self.shared.store.plan_range(manifest, front) {
-                Ok(segments) => segments,
-                Err(error) => {
-                    tracing::error!(%error, "a range cannot be planned");
-                    return Next::Failed;
-                }
+    /// Appends the front of a range of a stored stream to `parts`, as far as its chunks are in memory and at most
+    /// [`limits::QUANTUM_PARTS_MAX`] of them. If the first one is not, it is brought in, and mail comes for `key` of `kind`.
+    pub(crate) fn gather(
+        &mut self,
+        (kind, key): (Kind, Key),
+        manifest: &IndexedManifest,
+        range: Range<u64>,
+        parts: &mut Vec<Bytes>,
+    ) -> Next {
+        let mut bytes = 0;
+        for (start, entry) in manifest.chunks(range.clone()).take(limits::QUANTUM_PARTS_MAX) {
+            let Some(chunk) = self.shared.cache.find(&entry.name) else {
+                return if bytes > 0 { Next::Ready(bytes) } else { self.load((kind, key), entry) };
             };
-            let (runs, _) = runs(&segments);
-            let Some(run) = runs.first() else {
-                let names = unready(&segments);
-                let asked = !names.is_empty() && self.ask(Ask::Verify { waiter: self.waiter(token), names });
-                return if asked { Next::Waiting } else { Next::Failed };
-            };
-            let Some(file) = self.pack(run.pack) else { continue };
-            // A run is at most the quantum.
-            let bytes = u32::try_from(run.bytes).unwrap_or(u32::MAX);
-            let buffer = Buffer::with_capacity(bytes as usize);
-            let read = Operation::Read { file, offset: run.offset, buffer };
-            return if self.submit(token, read).is_some() { Next::Reading { bytes } } else { Next::Failed };
-        }
-        Next::Failed
-    }
-
-    /// Octets read are not those planned: a pack is shorter than it was. Its chunks are hashed before they are used again.
-    pub(crate) fn distrust(&self, manifest: &IndexedManifest, range: Range<u64>) {
-        manifest.chunks(range).for_each(|(_, entry)| self.shared.store.distrust(&entry.name));
-    }
-
-    fn pack(&mut self, pack: PackId) -> Option<FileId> {
-        if let Some(file) = self.packs.get(&pack) {
-            return Some(*file);
-        }
-        let file = self.shared.store.pack_file(pack)?;
-        let file = file.try_clone().inspect_err(|error| tracing::error!(%error, "a pack cannot be opened")).ok()?;
-        let id = match self.driver.add_file(file.into()) {
-            Ok(id) => id,
-            Err(error) => {
-                // The table is full of other packs: they come back as they are used.
-                tracing::debug!(%error, "packs are closed to make room");
-                self.packs.drain().for_each(|(_, id)| self.driver.remove_file(id));
-                let file = self.shared.store.pack_file(pack)?.try_clone().ok()?;
-                self.driver.add_file(file.into()).ok()?
+            if chunk.len() as u64 != u64::from(entry.stored_bytes) {
+                tracing::error!(chunk = %entry.name, "a chunk is not as its manifest says");
+                return Next::Failed;
             }
-        };
-        self.packs.insert(pack, id);
-        Some(id)
+            // Both are below a chunk's length.
+            let skip = range.start.saturating_sub(start);
+            let end = (range.end - start).min(chunk.len() as u64);
+            parts.push(chunk.slice(skip as usize..end as usize));
+            bytes += end - skip;
+        }
+        if bytes > 0 { Next::Ready(bytes) } else { Next::Failed }
     }
-}
 
-/// Chunks that stand between us and the range's first octets.
-fn unready(segments: &[Segment]) -> Vec<ChunkName> {
-    let names = segments.iter().map_while(|segment| match segment {
-        Segment::Stored { verified: true, .. } => None,
-        Segment::Stored { name, .. } | Segment::Missing { name, .. } => Some(*name),
-    });
-    names.collect()
+    /// Brings the first chunk of a range into memory, if it is not there: `Waiting`, as for [`Core::gather`].
+    pub(crate) fn look_ahead(&mut self, owner: (Kind, Key), manifest: &IndexedManifest, range: Range<u64>) -> Next {
+        match manifest.chunks(range).next() {
+            Some((_, entry)) if self.shared.cache.find(&entry.name).is_none() => self.load(owner, entry),
+            Some((_, entry)) => Next::Ready(u64::from(entry.stored_bytes)),
+            None => Next::Ready(0),
+        }
+    }
+
+    /// Joins those who wait for a chunk; the first one has it read.
+    fn load(&mut self, (kind, key): (Kind, Key), entry: &Entry) -> Next {
+        let (name, stored_bytes) = (entry.name, entry.stored_bytes);
+        let waiter = self.waiter(token(kind, key));
+        match self.shared.cache.join(name, waiter) {
+            Joined::Follower => Next::Waiting,
+            Joined::Leader if self.ask(Ask::Load { name, stored_bytes }) => Next::Waiting,
+            Joined::Leader => {
+                // Whoever has joined since then is told; this one is told at once.
+                let mut others = self.shared.cache.end_flight(&name);
+                others.retain(|other| *other != waiter);
+                for other in others {
+                    self.tell_shard(
+                        other.shard,
+                        Mail::Chunks { tokens: vec![other.token], outcome: Err(Absent::Later) },
+                    );
+                }
+                Next::Failed
+            }
+            Joined::Refused => {
+                self.shared.metrics.dropped("content", "flights");
+                Next::Failed
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -13,14 +13,16 @@ use bootstorm_content::{Error, Flights, Joined, Put, Store, Writer};
 use bootstorm_engine::Index;
 use bootstorm_snapshot::{ChunkName, Generation, ManifestDigest};
 
+use crate::cache::Cache;
 use crate::limits;
-use crate::mail::{Absent, Fill, Mail, Mailbox, Waiter};
+use crate::mail::{self, Absent, Fill, Mailbox, Waiter};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 
 /// The state of the filling thread.
 pub(crate) struct Filler {
     store: Store,
+    cache: Arc<Cache>,
     writer: Option<Writer>,
     mailboxes: Arc<[Mailbox]>,
     outbox: Arc<Outbox>,
@@ -66,9 +68,16 @@ struct Flight {
 }
 
 impl Filler {
-    pub(crate) fn new(store: Store, mailboxes: Arc<[Mailbox]>, outbox: Arc<Outbox>, metrics: Arc<Metrics>) -> Filler {
+    pub(crate) fn new(
+        store: Store,
+        cache: Arc<Cache>,
+        mailboxes: Arc<[Mailbox]>,
+        outbox: Arc<Outbox>,
+        metrics: Arc<Metrics>,
+    ) -> Filler {
         Filler {
             store,
+            cache,
             writer: None,
             mailboxes,
             outbox,
@@ -152,22 +161,20 @@ impl Filler {
 
     fn need(&mut self, name: ChunkName, waiter: Waiter) {
         if self.store.locate(&name).is_some() {
-            return self.tell(waiter, Ok(()));
+            return self.tell(vec![waiter], Ok(()));
         }
         if !self.online {
-            return self.tell(waiter, Err(Absent::Later));
+            return self.tell(vec![waiter], Err(Absent::Later));
         }
         match self.flights.join(name, waiter) {
             Joined::Leader if !self.in_flight.contains_key(&Wish::Chunk { name }) => self.urgent.push_back(name),
             Joined::Leader | Joined::Follower => {}
-            Joined::Refused => self.tell(waiter, Err(Absent::Later)),
+            Joined::Refused => self.tell(vec![waiter], Err(Absent::Later)),
         }
     }
 
-    fn tell(&self, waiter: Waiter, outcome: Result<(), Absent>) {
-        if let Some(mailbox) = self.mailboxes.get(waiter.shard) {
-            mailbox.send(Mail::Chunks { token: waiter.token, outcome });
-        }
+    fn tell(&self, waiters: Vec<Waiter>, outcome: Result<(), Absent>) {
+        mail::tell(&self.mailboxes, waiters, outcome);
     }
 
     fn fetched(&mut self, wish: Wish, offset: u64, bytes_total: u64, bytes: &[u8]) {
@@ -191,7 +198,10 @@ impl Filler {
         if offset != 0 || bytes_total != bytes.len() as u64 {
             return Err(Error::ChunkSize { name, bytes: bytes.len() });
         }
-        self.writer().put(name, bytes)
+        let put = self.writer().put(name, bytes)?;
+        // Its bytes are right and at hand: whoever waits for it, or asks soon, need not have them read again.
+        self.cache.keep(&name, bytes);
+        Ok(put)
     }
 
     fn fetched_manifest(&mut self, digest: ManifestDigest, offset: u64, bytes_total: u64, bytes: &[u8]) {
@@ -254,9 +264,8 @@ impl Filler {
             }
         }
         if let Wish::Chunk { name } = wish {
-            for waiter in self.flights.done(&name) {
-                self.tell(waiter, Ok(()));
-            }
+            let waiters = self.flights.done(&name);
+            self.tell(waiters, Ok(()));
         }
     }
 
@@ -290,9 +299,8 @@ impl Filler {
 
     fn release(&mut self, wish: Wish) {
         if let Wish::Chunk { name } = wish {
-            for waiter in self.flights.done(&name) {
-                self.tell(waiter, Err(Absent::Later));
-            }
+            let waiters = self.flights.done(&name);
+            self.tell(waiters, Err(Absent::Later));
         }
     }
 

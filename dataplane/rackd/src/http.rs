@@ -1,6 +1,6 @@
-//! HTTP connections of a shard: one request at a time, answered from memory or in quanta read from packs.
+//! HTTP connections of a shard: one request at a time, answered from memory in quanta.
 //!
-//! A connection has one send and one read in flight at most, and reads one quantum ahead of what it sends. Octets that come
+//! A connection has one send in flight at most, and has the chunk after what it sends brought into memory meanwhile. Octets that come
 //! before the response has gone are pipelining: the response is finished, the connection closed, nothing more is read.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -72,10 +72,9 @@ enum Body {
     Bytes(Option<Bytes>),
     Stored {
         manifest: Arc<IndexedManifest>,
-        /// What is not read yet.
+        /// What is not sent yet.
         range: Range<u64>,
-        ready: Option<Bytes>,
-        reading: Option<u32>,
+        /// Whether its first chunk is on its way into memory.
         waiting: bool,
     },
 }
@@ -352,7 +351,7 @@ impl Http {
                 let bounds = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
                 Body::Bytes(bounds.map(|(start, end)| bytes.slice(start..end)).filter(|part| !part.is_empty()))
             }
-            Content::Stored(manifest) => Body::Stored { manifest, range, ready: None, reading: None, waiting: false },
+            Content::Stored(manifest) => Body::Stored { manifest, range, waiting: false },
             Content::Status(_) => Body::Bytes(None),
         };
         self.respond_head(core, key, &head, body, stage);
@@ -374,47 +373,44 @@ impl Http {
         self.pump(core, key);
     }
 
-    /// Sends what is ready, reads what is next, ends what is done.
+    /// Sends what is next, ends what is done.
     fn pump(&mut self, core: &mut Core, key: Key) {
+        let quantum = self.quantum();
         let Some(peer) = self.connections.find(key) else { return };
         let State::Responding(response) = &mut peer.state else { return };
-        if response.cut {
+        if response.cut || response.sending {
             return;
         }
-        if !response.sending
-            && let Some(parts) = response.next_parts()
-        {
-            let body_bytes = parts.len() as u64;
-            let more = if response.is_drained() { More::Done } else { More::Follows };
-            let send = Operation::Send { connection: peer.id, parts, more };
-            response.sending = true;
-            if core.submit(token(Kind::HttpSend, key), send).is_none() {
-                return self.remove(core, key);
-            }
-            core.shared.metrics.http_bytes.inc_by(body_bytes);
-            peer.deadline = core.now + limits::SEND_DEADLINE;
-            core.arm(&mut peer.armed, peer.deadline, token(Kind::Request, key));
+        let parts = match response.next_parts(core, key, quantum) {
+            Ok(parts) => parts,
+            Err(NotReady::Drained) => return self.finish(core, key),
+            Err(NotReady::Waiting) => return peer.set_deadline(core, key, limits::WAIT_DEADLINE),
+            Err(NotReady::Failed) => return self.give_up(core, key),
+        };
+        let bytes = parts.len() as u64;
+        let more = if response.is_drained() { More::Done } else { More::Follows };
+        let send = Operation::Send { connection: peer.id, parts, more };
+        response.sending = true;
+        if core.submit(token(Kind::HttpSend, key), send).is_none() {
+            return self.remove(core, key);
         }
-        let State::Responding(response) = &mut peer.state else { return };
-        if let Body::Stored { manifest, range, ready: None, reading: reading @ None, waiting: waiting @ false } =
-            &mut response.body
+        core.shared.metrics.http_bytes.inc_by(bytes);
+        if let Body::Stored { manifest, range, waiting } = &mut response.body
             && !range.is_empty()
         {
-            match core.read((Kind::HttpRead, key), manifest, range.clone()) {
-                Next::Reading { bytes } => *reading = Some(bytes),
-                Next::Waiting => {
-                    *waiting = true;
-                    if !response.sending {
-                        peer.set_deadline(core, key, limits::WAIT_DEADLINE);
-                    }
-                }
-                Next::Failed => return self.give_up(core, key),
+            match core.look_ahead((Kind::HttpRead, key), manifest, range.clone()) {
+                Next::Waiting => *waiting = true,
+                // A failure is met again when these octets are due.
+                Next::Ready(_) | Next::Failed => {}
             }
-            return;
         }
-        if !response.sending && response.is_drained() {
-            self.finish(core, key);
-        }
+        peer.set_deadline(core, key, limits::SEND_DEADLINE);
+    }
+
+    /// Octets of one send: fewer when many share the shard, so that what they hold together stays near the processor.
+    fn quantum(&self) -> u64 {
+        let crowded = self.connections.len() > limits::CROWDED_CONNECTIONS;
+        if crowded { limits::QUANTUM_BYTES_CROWDED } else { limits::QUANTUM_BYTES }
     }
 
     pub(crate) fn handle_sent(&mut self, core: &mut Core, key: Key, event: Event) {
@@ -431,29 +427,6 @@ impl Http {
                 self.pump(core, key);
             }
             _ => self.remove(core, key),
-        }
-    }
-
-    pub(crate) fn handle_read(&mut self, core: &mut Core, key: Key, event: Event) {
-        let Some(peer) = self.connections.find(key) else { return };
-        let State::Responding(Response { body: Body::Stored { manifest, range, ready, reading, .. }, .. }) =
-            &mut peer.state
-        else {
-            return;
-        };
-        let Some(expected) = reading.take() else { return };
-        let end = range.start + u64::from(expected);
-        match event {
-            Event::Read(buffer) if buffer.len() == expected as usize => {
-                *ready = Some(buffer.into_bytes());
-                range.start = end;
-                self.pump(core, key);
-            }
-            event => {
-                tracing::warn!(?event, "a pack could not be read");
-                core.distrust(manifest, range.start..end.min(range.end));
-                self.give_up(core, key);
-            }
         }
     }
 
@@ -541,18 +514,43 @@ impl Peer {
     }
 }
 
+/// Why nothing can be sent now.
+enum NotReady {
+    /// All was sent.
+    Drained,
+    /// The next chunk is on its way.
+    Waiting,
+    /// The next chunk cannot be had.
+    Failed,
+}
+
 impl Response {
     /// What can be sent now. The head waits for the first octets of a stored body, so that a missing chunk is a 503.
-    fn next_parts(&mut self) -> Option<Parts> {
+    fn next_parts(&mut self, core: &mut Core, key: Key, quantum: u64) -> Result<Parts, NotReady> {
         let part = match &mut self.body {
             Body::Bytes(bytes) => bytes.take(),
-            Body::Stored { ready: None, reading, range, .. } if reading.is_some() || !range.is_empty() => return None,
-            Body::Stored { ready, .. } => ready.take(),
+            Body::Stored { waiting: true, .. } => return Err(NotReady::Waiting),
+            Body::Stored { range, .. } if range.is_empty() => None,
+            Body::Stored { manifest, range, waiting } => {
+                let front = range.start..range.end.min(range.start + quantum);
+                let mut parts = Vec::with_capacity(3);
+                parts.extend(self.head.clone());
+                match core.gather((Kind::HttpRead, key), manifest, front, &mut parts) {
+                    Next::Ready(bytes) => range.start += bytes,
+                    Next::Waiting => {
+                        *waiting = true;
+                        return Err(NotReady::Waiting);
+                    }
+                    Next::Failed => return Err(NotReady::Failed),
+                }
+                self.head = None;
+                return Ok(parts.into());
+            }
         };
         match (self.head.take(), part) {
-            (Some(head), Some(part)) => Some([head, part].into()),
-            (Some(bytes), None) | (None, Some(bytes)) => Some(bytes.into()),
-            (None, None) => None,
+            (Some(head), Some(part)) => Ok([head, part].into()),
+            (Some(bytes), None) | (None, Some(bytes)) => Ok(bytes.into()),
+            (None, None) => Err(NotReady::Drained),
         }
     }
 
@@ -561,7 +559,7 @@ impl Response {
         self.head.is_none()
             && match &self.body {
                 Body::Bytes(bytes) => bytes.is_none(),
-                Body::Stored { range, ready, reading, .. } => range.is_empty() && ready.is_none() && reading.is_none(),
+                Body::Stored { range, .. } => range.is_empty(),
             }
     }
 }

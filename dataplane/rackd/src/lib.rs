@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `shard-N` | a driver, HTTP connections and TFTP transfers; shard 0 also DHCP, router solicitations and the engine |
 //! | `journal` | writes and syncs what the engine promises |
-//! | `content-read` | reads manifests, hashes chunks before their first use |
+//! | `content-read` | reads manifests, reads chunks into memory and hashes them there |
 //! | `content-fill` | wishes for what is missing, verifies and writes it |
 //! | `snapshot` | checks, persists and indexes generations |
 //! | `gateway-in`, `gateway-out` | the gateway's stream |
@@ -24,6 +24,8 @@
 //! Deliberately absent: a runtime, templates, sweeping of the content store while it is being filled.
 
 mod brain;
+mod budget;
+mod cache;
 mod clock;
 mod core;
 mod error;

@@ -4,9 +4,15 @@ use std::time::Duration;
 
 use bootstorm_snapshot::limits as snapshot;
 
-/// Octets of one quantum of a response: one read, one send, the unit of fairness between connections. Between 128 KiB and
-/// 512 KiB bulk throughput is flat, and a chunk of a disk image is of this size.
+/// Octets of one quantum of a response: one send, the unit of fairness between connections. 64 KiB cost a third more, 512 KiB
+/// are beyond the processor's cache; a chunk of a disk image is of this size.
 pub const QUANTUM_BYTES: u64 = 256 << 10;
+/// The same when a shard is crowded: with what the socket keeps unsent this costs as little, and fairness is better.
+pub const QUANTUM_BYTES_CROWDED: u64 = 128 << 10;
+/// Connections of a shard above which it is crowded: their quanta together are beyond any processor's cache.
+pub const CROWDED_CONNECTIONS: usize = 500;
+/// Chunks of one quantum: those of a disk image are two at most, only very short ones are more.
+pub const QUANTUM_PARTS_MAX: usize = 64;
 
 // ---- HTTP
 /// Connections of one shard.
@@ -57,6 +63,15 @@ pub const OBSERVATIONS_RESEND: Duration = Duration::from_secs(30);
 pub const SCRIPTS_PENDING_MAX: usize = 32_768;
 
 // ---- Content
+/// Share of the memory available at the start that chunks are kept in, unless the configuration says how much. The kernel
+/// needs memory too: for sockets, and for the page cache behind this one.
+pub const CACHE_SHARE: u64 = 4;
+/// Largest share that a configuration is granted: beyond it the machine would run short.
+pub const CACHE_SHARE_MAX: u64 = 2;
+/// Share of the cache that is freed when it is full, so that not every chunk that comes in looks for room.
+pub const CACHE_EVICTED_SHARE: usize = 64;
+/// Locks that the cache's map is spread over: shards that look for different chunks rarely meet.
+pub const CACHE_SHARDS: usize = 64;
 /// Chunks on their way because somebody waits for them.
 pub const FLIGHTS_MAX: usize = 4_096;
 /// Requests that wait for chunks on their way.
@@ -99,7 +114,9 @@ pub const METRICS_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the role looks whether it is to stop while it waits for a new stream.
 pub const STREAM_POLL: Duration = Duration::from_millis(100);
 
-const _: () = assert!(QUANTUM_BYTES as usize <= bootstorm_driver::limits::READ_BYTES_MAX);
+const _: () =
+    assert!(QUANTUM_BYTES_CROWDED <= QUANTUM_BYTES && QUANTUM_PARTS_MAX < bootstorm_driver::limits::PARTS_MAX);
+const _: () = assert!(CACHE_SHARE_MAX >= 2 && CACHE_SHARE >= CACHE_SHARE_MAX);
 const _: () = assert!(QUANTUM_BYTES == snapshot::CHUNK_RAW_BYTES as u64);
 const _: () = assert!(CONNECTIONS_MAX as usize + TRANSFERS_MAX < SHARD_MAIL_MAX);
 const _: () = assert!(

@@ -35,8 +35,8 @@ pub(crate) enum Mail {
     Manifest { token: Token, outcome: Result<Arc<IndexedManifest>, Absent> },
     /// Octets that were asked for.
     Bytes { token: Token, outcome: Result<Bytes, Absent> },
-    /// Chunks that were asked for are here and verified, or cannot be had now: plan again.
-    Chunks { token: Token, outcome: Result<(), Absent> },
+    /// A chunk that these wait for is here, or cannot be had now: they look again.
+    Chunks { tokens: Vec<Token>, outcome: Result<(), Absent> },
     /// A script that was asked for.
     Script { token: Token, text: Option<String> },
     /// To shard 0: somebody asks for a script.
@@ -71,10 +71,23 @@ pub(crate) enum FromGateway {
 /// To the thread that reads and verifies content.
 #[derive(Debug)]
 pub(crate) enum Ask {
-    Manifest { waiter: Waiter, digest: ManifestDigest },
-    ManifestBytes { waiter: Waiter, digest: ManifestDigest },
-    Chunk { waiter: Waiter, name: ChunkName },
-    Verify { waiter: Waiter, names: Vec<ChunkName> },
+    Manifest {
+        waiter: Waiter,
+        digest: ManifestDigest,
+    },
+    ManifestBytes {
+        waiter: Waiter,
+        digest: ManifestDigest,
+    },
+    Chunk {
+        waiter: Waiter,
+        name: ChunkName,
+    },
+    /// Bring a chunk of so many bytes into the cache, for those of its flight.
+    Load {
+        name: ChunkName,
+        stored_bytes: u32,
+    },
 }
 
 /// To the thread that fills the content store.
@@ -100,6 +113,16 @@ pub(crate) enum Fill {
     },
     /// Something that was here is not any more.
     Lost,
+}
+
+/// Tells all who waited for a chunk: one message to each shard.
+pub(crate) fn tell(mailboxes: &[Mailbox], waiters: Vec<Waiter>, outcome: Result<(), Absent>) {
+    for (shard, mailbox) in mailboxes.iter().enumerate() {
+        let tokens: Vec<Token> = waiters.iter().filter(|w| w.shard == shard).map(|waiter| waiter.token).collect();
+        if !tokens.is_empty() {
+            mailbox.send(Mail::Chunks { tokens, outcome });
+        }
+    }
 }
 
 /// A shard's queue and the way to wake it.

@@ -1,6 +1,6 @@
 //! Counters of the role, as text for `/metrics`. Labels come from closed sets of our own, never from a peer.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bootstorm_content::Store;
 use bootstorm_engine::{Counter as EngineCounter, Stats};
@@ -11,6 +11,8 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
+
+use crate::cache::Cache;
 
 type Labels = [(&'static str, &'static str); 2];
 type Label = [(&'static str, &'static str); 1];
@@ -38,7 +40,7 @@ struct EngineMetrics(Mutex<Option<Laid>>);
 type Laid = (Vec<(EngineCounter, u64)>, Stats);
 
 impl Metrics {
-    pub(crate) fn new(store: Store) -> Metrics {
+    pub(crate) fn new(store: Store, cache: Arc<Cache>) -> Metrics {
         let mut registry = Registry::with_prefix("bootstorm_rack");
         let metrics = Metrics {
             drops: Family::default(),
@@ -72,6 +74,7 @@ impl Metrics {
         registry.register("wishes", "Wishes for content by what became of them", metrics.wishes.clone());
         registry.register_collector(Box::new(std::sync::Arc::clone(&metrics.engine)));
         registry.register_collector(Box::new(StoreMetrics(store)));
+        registry.register_collector(Box::new(CacheMetrics(cache)));
         Metrics { registry, ..metrics }
     }
 
@@ -153,6 +156,41 @@ impl Collector for StoreMetrics {
             ("pack_bytes", stats.pack_bytes),
             ("manifests", stats.manifests),
             ("quarantined", stats.quarantined),
+        ];
+        for (what, value) in values {
+            ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
+                .encode(family.encode_family(&[("what", what)])?)?;
+        }
+        Ok(())
+    }
+}
+
+struct CacheMetrics(Arc<Cache>);
+
+impl std::fmt::Debug for CacheMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.stats().fmt(f)
+    }
+}
+
+impl Collector for CacheMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let stats = self.0.stats();
+        let help = "Chunks brought into memory, their octets, and chunks let go";
+        let mut family = encoder.encode_descriptor("cache_events", help, None, MetricType::Counter)?;
+        for (what, value) in
+            [("loaded", stats.loaded), ("loaded_bytes", stats.loaded_bytes), ("evicted", stats.evicted)]
+        {
+            ConstCounter::new(value).encode(family.encode_family(&[("what", what)])?)?;
+        }
+        let help = "Memory that chunks are kept in: slots and octets taken, blocks of 2 MiB in all and free";
+        let mut family = encoder.encode_descriptor("cache", help, None, MetricType::Gauge)?;
+        let arena = stats.arena;
+        let values = [
+            ("slots", arena.slots),
+            ("slot_bytes", arena.slot_bytes),
+            ("blocks", arena.blocks),
+            ("blocks_free", arena.blocks_free),
         ];
         for (what, value) in values {
             ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))

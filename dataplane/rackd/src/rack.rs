@@ -26,7 +26,7 @@ use crate::reader::Reader;
 use crate::shard::{self, Begin, BrainParts, LinkSockets, Sockets};
 use crate::snapshots::Snapshots;
 use crate::stop::Stop;
-use crate::{Error, limits};
+use crate::{Error, budget, limits};
 
 /// Runs the rack role until `stop` is triggered or something fails that only a new start can mend.
 ///
@@ -66,12 +66,13 @@ pub fn run(
     let engine = Engine::recover(clock.now(), engine_config, Arc::clone(&index), last, records)?;
     tracing::info!(generation = %index.view().generation, journal_sequence = last, "rack starts");
 
-    let metrics = Arc::new(Metrics::new(store.clone()));
+    let cache = Arc::new(budget::make_cache(config.cache_bytes)?);
+    let metrics = Arc::new(Metrics::new(store.clone(), Arc::clone(&cache)));
     metrics.generation.set(i64::try_from(index.view().generation.0).unwrap_or(i64::MAX));
     let mtu = config.interfaces.iter().map(|interface| interface.mtu).min().unwrap_or(1500);
     let shared = Arc::new(Shared {
         index: ArcSwap::new(Arc::clone(&index)),
-        store: store.clone(),
+        cache: Arc::clone(&cache),
         metrics: Arc::clone(&metrics),
         connections: Sources::new(limits::CONNECTIONS_PER_SOURCE_MAX),
         transfers: Sources::new(limits::TRANSFERS_PER_SOURCE_MAX),
@@ -91,7 +92,8 @@ pub fn run(
         .map_err(Error::system("starting the journal's thread"))?;
     let (fill, fill_queue) = sync_channel(limits::FILL_QUEUE_MAX);
     let _ = fill.send(Fill::Index(index));
-    let filler = Filler::new(store.clone(), Arc::clone(&team.mailboxes), Arc::clone(&outbox), Arc::clone(&metrics));
+    let mailboxes = Arc::clone(&team.mailboxes);
+    let filler = Filler::new(store.clone(), cache, mailboxes, Arc::clone(&outbox), Arc::clone(&metrics));
     team.spawn("content-fill", move || filler.run(fill_queue))?;
     let (parts, part_queue) = sync_channel(limits::SNAPSHOT_QUEUE_MAX);
     let engine_mailbox = team.mailbox(0)?.clone();
@@ -151,7 +153,14 @@ impl Team {
         mut brain: Option<BrainParts>,
     ) -> Result<(), Error> {
         let (reader, asks) = sync_channel(limits::READER_QUEUE_MAX);
-        let worker = Reader { store, mailboxes: Arc::clone(&self.mailboxes), fill, encoded: VecDeque::new() };
+        let worker = Reader {
+            store,
+            cache: Arc::clone(&shared.cache),
+            metrics: Arc::clone(&shared.metrics),
+            mailboxes: Arc::clone(&self.mailboxes),
+            fill,
+            encoded: VecDeque::new(),
+        };
         self.spawn("content-read", move || worker.run(asks))?;
         for waiting in self.waiting.drain(..) {
             let begin = Begin {

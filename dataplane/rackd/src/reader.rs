@@ -1,4 +1,5 @@
-//! The thread that reads and verifies content, so that no shard blocks on a disk for it.
+//! The thread that reads and hashes content, so that no shard blocks on a disk for it. It alone loads the cache from packs,
+//! one chunk after the other, as packs keep streams in their order.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,12 +9,16 @@ use bootstorm_content::{Error, Store};
 use bootstorm_snapshot::{ChunkName, ManifestDigest};
 use bytes::Bytes;
 
+use crate::cache::{Cache, NotLoaded};
 use crate::limits;
-use crate::mail::{Absent, Ask, Fill, Mail, Mailbox, Waiter};
+use crate::mail::{Absent, Ask, Fill, Mail, Mailbox, Waiter, tell};
+use crate::metrics::Metrics;
 
 /// Answers questions about content. Without `fill` nothing that is missing can be had.
 pub(crate) struct Reader {
     pub(crate) store: Store,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) mailboxes: Arc<[Mailbox]>,
     pub(crate) fill: Option<SyncSender<Fill>>,
     /// Encoded manifests, the newest last.
@@ -42,7 +47,7 @@ impl Reader {
                     };
                     self.answer(waiter, Mail::Bytes { token: waiter.token, outcome });
                 }
-                Ask::Verify { waiter, names } => self.verify(waiter, &names),
+                Ask::Load { name, stored_bytes } => self.load(&name, stored_bytes),
             }
         }
     }
@@ -53,28 +58,30 @@ impl Reader {
         }
     }
 
-    /// Hashes chunks that were not hashed in this life. One that is bad or missing is fetched, and its waiter is told by
+    /// Reads a chunk into the cache and hashes it there. One that is bad or missing is fetched, and those who wait are told by
     /// whoever fetches.
-    fn verify(&self, waiter: Waiter, names: &[ChunkName]) {
-        for name in names {
-            if self.store.locate(name).is_some() && !self.store.needs_verify(name) {
-                continue;
+    fn load(&self, name: &ChunkName, stored_bytes: u32) {
+        let loaded = self.cache.load(name, stored_bytes, |bytes| self.store.read_chunk_into(name, bytes).map(drop));
+        let waiters = self.cache.end_flight(name);
+        let absent = match loaded {
+            Ok(()) => return tell(&self.mailboxes, waiters, Ok(())),
+            Err(NotLoaded::NoRoom) => {
+                self.metrics.dropped("content", "cache_held");
+                return tell(&self.mailboxes, waiters, Err(Absent::Later));
             }
-            match self.store.verify(name) {
-                Ok(_) => {}
-                Err(error) => {
-                    let absent = self.absent(&error);
-                    match &self.fill {
-                        Some(fill) => drop(fill.send(Fill::Need { name: *name, waiter })),
-                        None => {
-                            self.answer(waiter, Mail::Chunks { token: waiter.token, outcome: Err(absent) });
-                        }
-                    }
-                    return;
-                }
+            // The manifest contradicts the store: nothing that is fetched mends that.
+            Err(NotLoaded::Failed(error @ Error::LengthClaim { .. })) => {
+                tracing::error!(%error, "a chunk is not as its manifest says");
+                return tell(&self.mailboxes, waiters, Err(Absent::Later));
             }
+            Err(NotLoaded::Failed(error)) => self.absent(&error),
+        };
+        match &self.fill {
+            Some(fill) => {
+                waiters.into_iter().for_each(|waiter| drop(fill.send(Fill::Need { name: *name, waiter })));
+            }
+            None => tell(&self.mailboxes, waiters, Err(absent)),
         }
-        self.answer(waiter, Mail::Chunks { token: waiter.token, outcome: Ok(()) });
     }
 
     fn manifest_bytes(&mut self, digest: ManifestDigest) -> Result<Bytes, Absent> {

@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::rack::Team;
 use crate::shard::Sockets;
 use crate::stop::Stop;
-use crate::{Error, limits};
+use crate::{Error, budget, limits};
 
 const LEVEL: i32 = 3;
 
@@ -41,6 +41,8 @@ pub struct ServeOptions {
     pub store: PathBuf,
     /// Plain: files by their names. Zstd: their stored streams, which are zstd frames, by `NAME.zst`.
     pub encoding: Encoding,
+    /// Octets of memory that chunks are kept in; `None` for a share of what is available.
+    pub cache_bytes: Option<u64>,
 }
 
 /// Imports the files of a directory and serves them until `stop` is triggered. Nothing is answered before all is imported.
@@ -68,10 +70,11 @@ pub fn serve(options: ServeOptions, stop: Stop) -> Result<(), Error> {
         socket::report_packet_information(udp.as_fd(), is_ipv6).map_err(&option)?;
         shard.tftp.push(udp.into());
     }
+    let cache = Arc::new(budget::make_cache(options.cache_bytes)?);
     let shared = Arc::new(Shared {
         index: ArcSwap::from_pointee(Index::of_files(files)),
-        store: store.clone(),
-        metrics: Arc::new(Metrics::new(store.clone())),
+        metrics: Arc::new(Metrics::new(store.clone(), Arc::clone(&cache))),
+        cache,
         connections: Sources::new(limits::SERVE_CONNECTIONS_PER_SOURCE_MAX),
         transfers: Sources::new(limits::SERVE_TRANSFERS_PER_SOURCE_MAX),
         clock: Clock::start(),

@@ -199,11 +199,15 @@ impl Shard {
                     self.http.handle_bytes(core, key, outcome);
                 }
             }
-            Mail::Chunks { token, outcome } => match parse_token(token) {
-                Some((Kind::HttpRead, key)) => self.http.handle_chunks(core, key, outcome),
-                Some((Kind::TftpRead, key)) => self.tftp.handle_chunks(core, key, outcome),
-                _ => {}
-            },
+            Mail::Chunks { tokens, outcome } => {
+                for token in tokens {
+                    match parse_token(token) {
+                        Some((Kind::HttpRead, key)) => self.http.handle_chunks(core, key, outcome),
+                        Some((Kind::TftpRead, key)) => self.tftp.handle_chunks(core, key, outcome),
+                        _ => {}
+                    }
+                }
+            }
             Mail::Script { token, text } => match parse_token(token) {
                 Some((Kind::Request, key)) => self.http.handle_script(core, key, text),
                 Some((Kind::TftpRead, key)) => self.tftp.handle_script(core, key, text),
@@ -226,9 +230,7 @@ impl Shard {
             Kind::Accept => self.http.handle_accepted(core, event),
             Kind::HttpReceive => self.http.handle_received(core, key, event),
             Kind::HttpSend => self.http.handle_sent(core, key, event),
-            Kind::HttpRead => self.http.handle_read(core, key, event),
             Kind::TftpReceive => self.tftp.handle_received(core, key, event),
-            Kind::TftpRead => self.tftp.handle_read(core, key, event),
             Kind::SentSegments => self.tftp.handle_sent_segments(&event),
             Kind::Dhcp => {
                 if let Some(brain) = &mut self.brain {
@@ -246,7 +248,8 @@ impl Shard {
                     tracing::debug!(%error, "a datagram could not be sent");
                 }
             }
-            Kind::Request => {}
+            // Timers and mail, not operations.
+            Kind::HttpRead | Kind::TftpRead | Kind::Request => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! TFTP transfers of a shard: first requests on port 69, then one connected socket each.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::ops::Range;
@@ -54,10 +54,9 @@ enum Source {
     Bytes(Bytes),
     Stored {
         manifest: Arc<IndexedManifest>,
-        /// Octets in memory, in a row, each with its offset in the file.
-        pieces: VecDeque<(u64, Bytes)>,
-        /// A read under way: its range.
-        reading: Option<Range<u64>>,
+        /// Octets of the window that is to be sent, from its start and in a row, as far as they are in memory.
+        pieces: Vec<Bytes>,
+        /// Whether the next ones are on their way into memory.
         waiting: bool,
     },
 }
@@ -308,31 +307,28 @@ impl Tftp {
         }
     }
 
-    /// Sends the window if its octets are here, else has the next ones read.
+    /// Sends the window if its octets are here, else has the next ones brought in.
     fn send_window(&mut self, core: &mut Core, key: Key) {
         let segments = self.segments;
         let Some(session) = self.transfers.find(key) else { return };
         let Some(window) = session.window else { return };
-        let needed = window.file_start..window.file_end;
-        if let Source::Stored { manifest, pieces, reading, waiting } = &mut session.source {
-            while pieces.front().is_some_and(|(start, bytes)| start + bytes.len() as u64 <= needed.start) {
-                pieces.pop_front();
+        if let Source::Stored { manifest, pieces, waiting } = &mut session.source {
+            if *waiting {
+                return;
             }
-            if pieces.front().is_some_and(|(start, _)| *start > needed.start) {
-                pieces.clear();
-            }
-            let held = pieces.back().map_or(needed.start, |(start, bytes)| start + bytes.len() as u64);
-            if held < needed.end {
-                if reading.is_some() || *waiting {
-                    return;
-                }
-                let rest = held..manifest.manifest().stored_bytes();
-                match core.read((Kind::TftpRead, key), manifest, rest) {
-                    Next::Reading { bytes } => *reading = Some(held..held + u64::from(bytes)),
-                    Next::Waiting => *waiting = true,
+            // What has come for an earlier window is no use for this one.
+            pieces.clear();
+            let mut held = window.file_start;
+            while held < window.file_end {
+                match core.gather((Kind::TftpRead, key), manifest, held..window.file_end, pieces) {
+                    Next::Ready(bytes) => held += bytes,
+                    Next::Waiting => {
+                        pieces.clear();
+                        *waiting = true;
+                        return;
+                    }
                     Next::Failed => return self.abandon(core, key, ErrorCode::NotDefined),
                 }
-                return;
             }
         }
         session.window = None;
@@ -345,28 +341,13 @@ impl Tftp {
             let mut parts = Vec::with_capacity(group.len() * 2);
             for (header, range) in group {
                 parts.push(Bytes::copy_from_slice(header));
-                session.source.slices(range, &mut parts);
+                session.source.slices(window.file_start, range, &mut parts);
             }
             let size = u16::try_from(segment).ok().and_then(NonZeroU16::new).filter(|_| group.len() > 1);
             send(core, session.socket, parts.into(), size);
         }
-    }
-
-    pub(crate) fn handle_read(&mut self, core: &mut Core, key: Key, event: Event) {
-        let Some(session) = self.transfers.find(key) else { return };
-        let Source::Stored { manifest, pieces, reading, .. } = &mut session.source else { return };
-        let Some(range) = reading.take() else { return };
-        match event {
-            Event::Read(buffer) if buffer.len() as u64 == range.end - range.start => {
-                pieces.push_back((range.start, buffer.into_bytes()));
-                self.send_window(core, key);
-                self.drive(core, key);
-            }
-            event => {
-                tracing::warn!(?event, "a pack could not be read");
-                core.distrust(manifest, range);
-                self.abandon(core, key, ErrorCode::NotDefined);
-            }
+        if let Source::Stored { pieces, .. } = &mut session.source {
+            pieces.clear();
         }
     }
 
@@ -451,12 +432,12 @@ impl Tftp {
 const REQUESTS: u32 = crate::slab::GENERATION_MASK;
 
 fn stored(manifest: Arc<IndexedManifest>) -> Source {
-    Source::Stored { manifest, pieces: VecDeque::new(), reading: None, waiting: false }
+    Source::Stored { manifest, pieces: Vec::new(), waiting: false }
 }
 
 impl Source {
-    /// Appends the octets of a range, which are here.
-    fn slices(&self, range: &Range<u64>, parts: &mut Vec<Bytes>) {
+    /// Appends the octets of a range, which are here: in pieces that begin at `at`.
+    fn slices(&self, at: u64, range: &Range<u64>, parts: &mut Vec<Bytes>) {
         let mut take = |start: u64, bytes: &Bytes| {
             let end = start + bytes.len() as u64;
             let (from, to) = (range.start.max(start), range.end.min(end));
@@ -468,7 +449,13 @@ impl Source {
         match self {
             Source::Asking => {}
             Source::Bytes(bytes) => take(0, bytes),
-            Source::Stored { pieces, .. } => pieces.iter().for_each(|(start, bytes)| take(*start, bytes)),
+            Source::Stored { pieces, .. } => {
+                let mut start = at;
+                for bytes in pieces {
+                    take(start, bytes);
+                    start += bytes.len() as u64;
+                }
+            }
         }
     }
 }

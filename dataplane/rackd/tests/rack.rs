@@ -166,6 +166,7 @@ impl Rack {
             http_port: http_at.port(),
             agent_port: 5249,
             shards,
+            cache_bytes: None,
         };
         let last = shards - 1;
         let descriptors: Vec<(Descriptor, OwnedFd)> = vec![
@@ -531,7 +532,7 @@ fn serving(
     let tftp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("socket");
     let (http_at, tftp_at) = (http.local_addr().expect("address"), tftp.local_addr().expect("address"));
     let (directory, store) = (directory.to_path_buf(), store.to_path_buf());
-    let options = ServeOptions { directory, http: vec![http], tftp: vec![tftp], store, encoding };
+    let options = ServeOptions { directory, http: vec![http], tftp: vec![tftp], store, encoding, cache_bytes: None };
     let stop = Stop::new();
     let stopped = stop.clone();
     (http_at, tftp_at, stop, std::thread::spawn(move || serve(options, stopped)))
@@ -573,4 +574,34 @@ fn serve_gives_the_files_of_a_directory_by_their_names() {
     assert!(matches!(thread.join().expect("no panic"), Err(Error::Import { .. } | Error::File { .. })));
     // The store was let go.
     drop(Store::open(&store).expect("free"));
+}
+
+/// Value of a line of `/metrics`.
+fn metric(text: &str, line: &str) -> u64 {
+    let value =
+        text.lines().find_map(|known| known.strip_prefix(line)).unwrap_or_else(|| panic!("no {line} in {text}"));
+    value.trim().parse().expect("a number")
+}
+
+#[test]
+fn many_cold_readers_cost_one_read_of_each_chunk() {
+    const READERS: usize = 200;
+    let directory = tempfile::tempdir().expect("directory");
+    let (files, store) = (directory.path().join("files"), directory.path().join("store"));
+    std::fs::create_dir_all(&files).expect("made");
+    let big = noise(900_000, 6);
+    std::fs::write(files.join("big"), &big).expect("written");
+    let (http, _, stop, thread) = serving(&files, &store, Encoding::Plain);
+    let mut streams: Vec<TcpStream> = (0..READERS).map(|_| connect(http)).collect();
+    for stream in &mut streams {
+        stream.write_all(b"GET /big HTTP/1.1\r\nHost: rack\r\n\r\n").expect("sent");
+    }
+    for stream in &mut streams {
+        assert!(reply(stream, true).body == big);
+    }
+    let metrics = String::from_utf8(once(http, "/metrics").body).expect("text");
+    assert_eq!(metric(&metrics, "bootstorm_rack_cache_events_total{what=\"loaded\"}"), 4);
+    assert_eq!(metric(&metrics, "bootstorm_rack_cache_events_total{what=\"loaded_bytes\"}"), 900_000);
+    stop.trigger();
+    thread.join().expect("no panic").expect("clean end");
 }
