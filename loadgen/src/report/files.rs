@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Deserialize;
 
+use super::page::page;
 use super::{Report, SCHEMA};
 
 /// Where a report goes beside standard output; part of the arguments of each scenario.
@@ -15,6 +16,9 @@ pub struct Files {
     /// Write the report as JSON into this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the report as a page with plots into this file; it opens from disk.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 /// Why a report could not be read or written.
@@ -57,6 +61,9 @@ impl Files {
     pub fn publish(&self, report: &Report) -> Result<(), Error> {
         if let Some(path) = &self.json {
             write(path, &(report.json() + "\n"))?;
+        }
+        if let Some(path) = &self.html {
+            write(path, &page(report))?;
         }
         std::io::stdout().lock().write_all(report.table().as_bytes()).map_err(Error::Output)
     }

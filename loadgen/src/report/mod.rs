@@ -8,6 +8,7 @@ mod files;
 mod histogram;
 mod live;
 mod machine;
+mod page;
 mod recorder;
 mod table;
 mod timeline;
