@@ -1,5 +1,6 @@
 //! The command line: what there is to be played, one module for each family of subcommands.
 
+pub mod compare;
 pub mod nodes;
 
 use clap::{Parser, Subcommand};
@@ -16,6 +17,8 @@ pub struct Arguments {
 enum Command {
     #[command(flatten)]
     Nodes(nodes::Scenario),
+    /// Compares two reports: ratios by stage, time, failures, bytes, CPU.
+    Compare(compare::CompareArguments),
 }
 
 /// Does what was asked for. True when all went well, false when something that was played failed.
@@ -25,6 +28,7 @@ enum Command {
 pub fn run(arguments: Arguments) -> Result<bool, String> {
     match arguments.command {
         Command::Nodes(scenario) => nodes::run(&scenario),
+        Command::Compare(arguments) => compare::run(&arguments),
     }
 }
 
@@ -42,6 +46,16 @@ mod tests {
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
         assert!(parse("loadgen").is_err() && parse("loadgen nonsense").is_err());
+    }
+
+    #[test]
+    fn the_examples_of_comparisons_parse() {
+        let examples: Vec<&str> =
+            compare::EXAMPLES.lines().filter_map(|line| line.strip_prefix("  loadgen ")).collect();
+        assert_eq!(examples.len(), 1);
+        assert!(examples.iter().all(|example| parse(&format!("loadgen {example}")).is_ok()));
+        let missing = parse("loadgen compare no-such-a.json no-such-b.json").map(run);
+        assert!(missing.is_ok_and(|result| result.is_err_and(|error| error.contains("no-such-a.json"))));
     }
 
     #[test]

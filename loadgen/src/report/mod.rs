@@ -23,6 +23,7 @@ pub use histogram::Histogram;
 pub use live::Live;
 pub use machine::Machine;
 pub use recorder::{Expected, Recorder};
+pub use table::{PERCENTILES, milliseconds};
 pub use timeline::Timeline;
 
 /// Version of the JSON's shape; it grows when a field changes its meaning or goes away.
