@@ -14,5 +14,6 @@ pub mod memory;
 pub mod pairs;
 pub mod record;
 pub mod server;
+pub mod specification;
 pub mod suite;
 pub mod tftp;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bootstorm_bench::client::{self, Bodies, Load};
 use bootstorm_bench::pairs::Options;
-use bootstorm_bench::{http, tftp};
+use bootstorm_bench::{http, specification, tftp};
 use clap::{Parser, Subcommand};
 
 /// Speed as ratios beside named peers.
@@ -35,6 +35,12 @@ enum Command {
     Http,
     /// TFTP beside atftpd, dnsmasq and tftpd-hpa
     Tftp,
+    /// Write the ratios of all records into docs/SPECIFICATION.md
+    Specification {
+        /// The document
+        #[arg(default_value = "docs/SPECIFICATION.md")]
+        document: PathBuf,
+    },
     /// Keep connections busy with one file; for the suites
     #[command(hide = true)]
     ClientHttp {
@@ -86,6 +92,10 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     match arguments.command {
         Command::Http => http::run(&options)?,
         Command::Tftp => tftp::run(&options)?,
+        Command::Specification { document } => {
+            let is_new = specification::rewrite(&options.results, &document)?;
+            println!("{}: {}", document.display(), if is_new { "rewritten" } else { "unchanged" });
+        }
         Command::ClientHttp { address, path, bodies, connections, seconds } => {
             let duration = Duration::from_secs(seconds);
             let taken = client::run(&Load { address, path: &path, connections, duration, bodies })?;
