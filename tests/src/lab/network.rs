@@ -30,7 +30,7 @@ pub const BOOT_NETWORK: &str = "10.77.0.0/20";
 /// A namespace with a bridge. Dropping it removes both.
 #[derive(Debug)]
 pub struct Network {
-    holder: Process,
+    holder: Namespace,
     /// Host's end of the link.
     pub host_address: Ipv4Addr,
     /// The namespace's end of the link: where the API is reached from the host.
@@ -49,7 +49,7 @@ impl Network {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         check_privilege()?;
 
-        let holder = hold_namespace(&state.join("namespace.log"))?;
+        let holder = Namespace::new(&state.join("namespace.log"))?;
 
         // 198.18.0.0/15 is set aside for test networks (RFC 2544 appendix C.2.2): four addresses for each of us.
         let slot = (std::process::id().wrapping_mul(7).wrapping_add(number) % 32_768) * 4;
@@ -83,7 +83,7 @@ impl Network {
 
     /// `program`, to run inside the namespace and to end with us.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
-        command_inside(&self.holder, program)
+        self.holder.command(program)
     }
 
     /// Runs `work` on a thread of its own inside the namespace. Sockets made there stay there.
@@ -91,7 +91,7 @@ impl Network {
     /// # Errors
     /// When the namespace cannot be entered, or the work's own.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> std::io::Result<T> + Send) -> Result<T, Error> {
-        let path = namespace_path(&self.holder);
+        let path = self.holder.path();
         let enter = || {
             let namespace = File::open(&path)?;
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
@@ -133,7 +133,7 @@ impl Network {
 
     /// Words that, put before a command, run it in the namespace: for people to copy.
     pub fn shown_prefix(&self) -> String {
-        format!("nsenter --net={}", namespace_path(&self.holder).display())
+        format!("nsenter --net={}", self.holder.path().display())
     }
 
     /// Adds a namespace of its own with one interface on the bridge, without an address: for simulated machines.
@@ -141,7 +141,7 @@ impl Network {
     /// # Errors
     /// When `ip` refuses, which it says.
     pub fn add_clients(&self, name: &str) -> Result<Clients, Error> {
-        let holder = hold_namespace(&self.state.join(format!("{name}.log")))?;
+        let holder = Namespace::new(&self.state.join(format!("{name}.log")))?;
         let port = format!("port{}", self.taps.fetch_add(1, Ordering::Relaxed));
         let id = holder.id().to_string();
         self.ip(&["link", "add", &port, "type", "veth", "peer", "name", CLIENT_INTERFACE, "netns", &id])?;
@@ -164,13 +164,13 @@ const CLIENT_INTERFACE: &str = "eth0";
 /// A namespace of clients on the boot network. Dropping it removes it.
 #[derive(Debug)]
 pub struct Clients {
-    holder: Process,
+    holder: Namespace,
 }
 
 impl Clients {
     /// `program`, to run inside the namespace and to end with us.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
-        command_inside(&self.holder, program)
+        self.holder.command(program)
     }
 
     /// Its interface on the boot network.
@@ -179,35 +179,52 @@ impl Clients {
     }
 }
 
-/// Starts the idle process that keeps a new namespace.
-fn hold_namespace(log: &Path) -> Result<Process, Error> {
-    let mut holder = process::command("unshare");
-    holder.args(["--net", "--", "sleep", "infinity"]);
-    let mut holder = Process::start(holder, log)?;
-    let own = fs::read_link("/proc/self/ns/net").ok();
-    let path = namespace_path(&holder);
-    wait::until("a network namespace", Duration::from_secs(10), || {
-        if let Some(status) = holder.ended() {
-            let tail = process::tail(holder.log());
-            return Err(Error::Environment(format!(
-                "no network namespace to be had ({status}: {tail}): run as root, or allow unprivileged user namespaces \
-                 and run under tests/lab/as-root.sh"
-            )));
-        }
-        Ok(fs::read_link(&path).ok().filter(|inner| Some(inner) != own.as_ref()))
-    })?;
-    Ok(holder)
+/// An empty network namespace, kept by one idle process. Dropping it removes it.
+#[derive(Debug)]
+pub struct Namespace {
+    holder: Process,
 }
 
-fn command_inside(holder: &Process, program: impl AsRef<Path>) -> Command {
-    let mut command = Command::new("nsenter");
-    command.arg(format!("--net={}", namespace_path(holder).display()));
-    command.args(["--", "setpriv", "--pdeathsig", "KILL", "--"]).arg(program.as_ref());
-    command
-}
+impl Namespace {
+    /// Makes one; its process logs to `log`.
+    ///
+    /// # Errors
+    /// [`Error::Environment`] where namespaces are not to be had.
+    pub fn new(log: &Path) -> Result<Self, Error> {
+        let mut holder = process::command("unshare");
+        holder.args(["--net", "--", "sleep", "infinity"]);
+        let mut namespace = Self { holder: Process::start(holder, log)? };
+        let own = fs::read_link("/proc/self/ns/net").ok();
+        let path = namespace.path();
+        wait::until("a network namespace", Duration::from_secs(10), || {
+            if let Some(status) = namespace.holder.ended() {
+                let tail = process::tail(namespace.holder.log());
+                return Err(Error::Environment(format!(
+                    "no network namespace to be had ({status}: {tail}): run as root, or allow unprivileged user \
+                     namespaces and run under tests/lab/as-root.sh"
+                )));
+            }
+            Ok(fs::read_link(&path).ok().filter(|inner| Some(inner) != own.as_ref()))
+        })?;
+        Ok(namespace)
+    }
 
-fn namespace_path(holder: &Process) -> PathBuf {
-    PathBuf::from(format!("/proc/{}/ns/net", holder.id()))
+    /// `program`, to run inside and to end with us. The process that starts becomes the program.
+    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path().display()));
+        command.args(["--", "setpriv", "--pdeathsig", "KILL", "--"]).arg(program.as_ref());
+        command
+    }
+
+    /// The process that keeps it: what `ip link … netns ID` takes.
+    pub fn id(&self) -> u32 {
+        self.holder.id()
+    }
+
+    fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.id()))
+    }
 }
 
 fn ip(arguments: &[&str]) -> Result<(), Error> {
