@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help setup build demo test e2e bench bench-http bench-tftp spec lint fmt clean-lab
+.PHONY: help setup build demo test e2e bench bench-http bench-tftp bench-storm lint fmt clean-lab
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,8 +30,8 @@ bench-http: ## HTTP beside nginx
 bench-tftp: ## TFTP beside atftpd, dnsmasq and tftpd-hpa
 	@bench/run.sh tftp
 
-spec: ## write the committed ratios into docs/SPECIFICATION.md
-	@. tests/lab/toolchain.sh; cargo run --quiet --package bootstorm-bench --bin bench -- specification
+bench-storm: ## whole nodes by the thousand beside the stacks that people use; takes an hour
+	@bench/run.sh storm
 
 lint: ## format and lints only
 	@. tests/lab/toolchain.sh; cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings

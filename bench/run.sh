@@ -6,5 +6,5 @@ cd "$(dirname "$0")/.."
 . tests/lab/toolchain.sh
 PATH=$PATH:/usr/sbin:/sbin
 bench/setup.sh
-cargo build --quiet --release --package bootstorm --package bootstorm-bench --bins
+cargo build --quiet --release --package bootstorm --package loadgen --package bootstorm-bench --bins
 exec target/release/bench "$@"

@@ -32,3 +32,50 @@ pub const TFTP_BLOCK_BYTES: u16 = 1468;
 pub const PROBE: Duration = Duration::from_millis(300);
 /// How long a control group may take until it is empty, when its processes have been ended.
 pub const GROUP_EMPTY: Duration = Duration::from_secs(5);
+/// Octets that a socket's receive buffer may have while a link is there: a burst of 10,000 DHCP messages, which the kernel
+/// counts with their overhead.
+pub const RECEIVE_BUFFER_BYTES: usize = 64 << 20;
+/// Frames that may wait for a processor between the two ends of a link, as the kernel takes it.
+pub const BACKLOG_FRAMES: &str = "10000";
+/// Rounds of the storm: one of a thousand nodes takes about a minute for each stack.
+pub const STORM_ROUNDS: usize = 3;
+/// What one storm of a thousand nodes takes with its servers' start; for the expected time only.
+pub const STORM_1000: Duration = Duration::from_secs(75);
+/// The same of ten thousand.
+pub const STORM_10000: Duration = Duration::from_secs(300);
+/// Under `QUICK=1` a storm has so many times fewer nodes, and files so many times smaller.
+pub const STORM_QUICK_DIVISOR: u64 = 10;
+/// From a node's power-on to its end: far above what the slowest stack takes, so that makespans are whole.
+pub const STORM_DEADLINE: Duration = Duration::from_secs(1800);
+/// Share of nodes that may fail in a storm whose makespan counts.
+pub const STORM_LOST_MAX: f64 = 0.01;
+/// Pause between two looks at the servers' memory during a storm: a look costs some milliseconds of both processors.
+pub const STORM_SAMPLE: Duration = Duration::from_secs(2);
+/// How long a DHCP server is loaded at one rate at most.
+pub const DHCP_LOAD: Duration = Duration::from_secs(2);
+/// How long an exchange may take before it counts as lost.
+pub const DHCP_PATIENCE: Duration = Duration::from_secs(1);
+/// What one load takes with the server's start; for the expected time only.
+pub const DHCP_LOAD_EXPECTED: Duration = Duration::from_secs(6);
+/// Share of exchanges that may be lost at a rate that is carried.
+pub const DHCP_LOST_MAX: f64 = 0.01;
+/// Share of the exchanges asked for that a client must have begun: below, the client was the limit.
+pub const DHCP_BEGUN_MIN: f64 = 0.97;
+/// Exchanges a second on the lowest step of the ladder; dnsmasq is near 100.
+pub const DHCP_RATE_LEAST: f64 = 50.0;
+/// Exchanges a second above the highest step: beyond what one processor's sockets do.
+pub const DHCP_RATE_MOST: f64 = 40_000.0;
+/// From one step to the next.
+pub const DHCP_RATE_STEP: f64 = 1.15;
+/// Leases a second at which syncs are counted.
+pub const DHCP_FSYNC_RATE: f64 = 5_000.0;
+/// Exchanges a second of the steady load before and after an avalanche.
+pub const DHCP_STEADY_RATE: f64 = 1_000.0;
+/// What a burst that loses an exchange counts as; a lost Discover is sent again after some seconds.
+pub const DHCP_BURST_LOST: Duration = Duration::from_secs(30);
+/// Leases in the journal that is reloaded.
+pub const RELOAD_LEASES: u64 = 1_000_000;
+/// The same under `QUICK=1`.
+pub const RELOAD_LEASES_QUICK: u64 = 20_000;
+/// How long a rack may take until it answers after a reload.
+pub const RELOAD_PATIENCE: Duration = Duration::from_secs(60);

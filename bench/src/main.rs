@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bootstorm_bench::client::{self, Bodies, Load};
 use bootstorm_bench::pairs::Options;
-use bootstorm_bench::{http, specification, tftp};
+use bootstorm_bench::{http, storm, tftp};
 use clap::{Parser, Subcommand};
 
 /// Speed as ratios beside named peers.
@@ -35,11 +35,17 @@ enum Command {
     Http,
     /// TFTP beside atftpd, dnsmasq and tftpd-hpa
     Tftp,
-    /// Write the ratios of all records into docs/SPECIFICATION.md
-    Specification {
-        /// The document
-        #[arg(default_value = "docs/SPECIFICATION.md")]
-        document: PathBuf,
+    /// Whole nodes by the thousand beside the stacks that people use
+    Storm {
+        /// Turns of each stack in a storm of a thousand; 3 by default
+        #[arg(long, value_name = "N")]
+        rounds: Option<usize>,
+        /// What boots the nodes, in loadgen's words
+        #[arg(long, default_value = "uefi")]
+        firmware: String,
+        /// Let the peers have their turn in the storm of ten thousand too
+        #[arg(long)]
+        peers_too: bool,
     },
     /// Keep connections busy with one file; for the suites
     #[command(hide = true)]
@@ -92,9 +98,8 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     match arguments.command {
         Command::Http => http::run(&options)?,
         Command::Tftp => tftp::run(&options)?,
-        Command::Specification { document } => {
-            let is_new = specification::rewrite(&options.results, &document)?;
-            println!("{}: {}", document.display(), if is_new { "rewritten" } else { "unchanged" });
+        Command::Storm { rounds, firmware, peers_too } => {
+            storm::run(&options, &storm::Settings { rounds, firmware, peers_too })?;
         }
         Command::ClientHttp { address, path, bodies, connections, seconds } => {
             let duration = Duration::from_secs(seconds);

@@ -24,6 +24,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// The load generator, which is built beside this program.
+    pub fn loadgen(&self) -> PathBuf {
+        self.bench.with_file_name("loadgen")
+    }
+
     /// How often each side has its turn.
     pub fn rounds(&self) -> usize {
         if self.quick { limits::ROUNDS_QUICK } else { limits::ROUNDS }

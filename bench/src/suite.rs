@@ -67,6 +67,11 @@ impl<'a> Suite<'a> {
         self.plan.iter().any(|(name, _)| *name == case)
     }
 
+    /// Whether a case is to be run.
+    pub fn plans(&self, case: &str) -> bool {
+        self.plan.iter().any(|(name, _)| *name == case)
+    }
+
     /// Whether a case is to be run; it is then the one under way.
     pub fn takes(&mut self, case: &'static str) -> bool {
         let Some(at) = self.plan.iter().position(|(name, _)| *name == case) else { return false };
