@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help setup build demo test e2e bench bench-http bench-tftp bench-storm lint fmt clean-lab
+.PHONY: help setup build demo test e2e bench bench-http bench-tftp bench-dhcp bench-storm lint fmt clean-lab
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,13 +22,16 @@ test: ## every check: format, lints, documentation, tests, guests
 e2e: ## only the tests that need machines, the largest image included
 	@tests/lab/e2e.sh
 
-bench: bench-http bench-tftp ## every suite beside its peers (QUICK=1: shorter)
+bench: bench-http bench-tftp bench-dhcp ## every suite beside its peers (QUICK=1: shorter)
 
 bench-http: ## HTTP beside nginx
 	@bench/run.sh http
 
 bench-tftp: ## TFTP beside atftpd, dnsmasq and tftpd-hpa
 	@bench/run.sh tftp
+
+bench-dhcp: ## DHCP beside Kea and dnsmasq
+	@bench/run.sh dhcp
 
 bench-storm: ## whole nodes by the thousand beside the stacks that people use; takes an hour
 	@bench/run.sh storm

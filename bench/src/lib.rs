@@ -8,6 +8,7 @@
 pub mod case;
 pub mod cgroup;
 pub mod client;
+pub mod dhcp;
 pub mod http;
 pub mod limits;
 pub mod memory;

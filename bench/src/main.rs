@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bootstorm_bench::client::{self, Bodies, Load};
 use bootstorm_bench::pairs::Options;
-use bootstorm_bench::{http, storm, tftp};
+use bootstorm_bench::{dhcp, http, storm, tftp};
 use clap::{Parser, Subcommand};
 
 /// Speed as ratios beside named peers.
@@ -35,6 +35,8 @@ enum Command {
     Http,
     /// TFTP beside atftpd, dnsmasq and tftpd-hpa
     Tftp,
+    /// DHCP beside Kea and dnsmasq
+    Dhcp,
     /// Whole nodes by the thousand beside the stacks that people use
     Storm {
         /// Turns of each stack in a storm of a thousand; 3 by default
@@ -98,6 +100,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     match arguments.command {
         Command::Http => http::run(&options)?,
         Command::Tftp => tftp::run(&options)?,
+        Command::Dhcp => dhcp::run(&options)?,
         Command::Storm { rounds, firmware, peers_too } => {
             storm::run(&options, &storm::Settings { rounds, firmware, peers_too })?;
         }
