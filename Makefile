@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help setup build demo test e2e bench bench-http bench-tftp bench-dhcp bench-storm lint fmt clean-lab
+.PHONY: help setup build demo test e2e bench bench-http bench-tftp bench-dhcp bench-storm spec lint fmt clean-lab
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ bench-dhcp: ## DHCP beside Kea and dnsmasq
 
 bench-storm: ## whole nodes by the thousand beside the stacks that people use; takes an hour
 	@bench/run.sh storm
+
+spec: ## write the committed ratios into docs/SPECIFICATION.md
+	@. tests/lab/toolchain.sh; cargo run --quiet --package bootstorm-bench --bin bench -- specification
 
 lint: ## format and lints only
 	@. tests/lab/toolchain.sh; cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings

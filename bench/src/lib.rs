@@ -16,6 +16,7 @@ pub mod pairs;
 pub mod peers;
 pub mod record;
 pub mod server;
+pub mod specification;
 pub mod storm;
 pub mod suite;
 pub mod tftp;

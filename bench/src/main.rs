@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bootstorm_bench::client::{self, Bodies, Load};
 use bootstorm_bench::pairs::Options;
-use bootstorm_bench::{dhcp, http, storm, tftp};
+use bootstorm_bench::{dhcp, http, specification, storm, tftp};
 use clap::{Parser, Subcommand};
 
 /// Speed as ratios beside named peers.
@@ -48,6 +48,12 @@ enum Command {
         /// Let the peers have their turn in the storm of ten thousand too
         #[arg(long)]
         peers_too: bool,
+    },
+    /// Write the ratios of all records into docs/SPECIFICATION.md
+    Specification {
+        /// The document
+        #[arg(default_value = "docs/SPECIFICATION.md")]
+        document: PathBuf,
     },
     /// Keep connections busy with one file; for the suites
     #[command(hide = true)]
@@ -100,6 +106,10 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     match arguments.command {
         Command::Http => http::run(&options)?,
         Command::Tftp => tftp::run(&options)?,
+        Command::Specification { document } => {
+            let is_new = specification::rewrite(&options.results, &document)?;
+            println!("{}: {}", document.display(), if is_new { "rewritten" } else { "unchanged" });
+        }
         Command::Dhcp => dhcp::run(&options)?,
         Command::Storm { rounds, firmware, peers_too } => {
             storm::run(&options, &storm::Settings { rounds, firmware, peers_too })?;
