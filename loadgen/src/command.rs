@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod nodes;
+pub mod plan;
 
 use clap::{Parser, Subcommand};
 
@@ -19,6 +20,8 @@ enum Command {
     Nodes(nodes::Scenario),
     /// Compares two reports: ratios by stage, time, failures, bytes, CPU.
     Compare(compare::CompareArguments),
+    /// Says what a rack for so many machines would need.
+    Plan(Box<plan::PlanArguments>),
 }
 
 /// Does what was asked for. True when all went well, false when something that was played failed.
@@ -29,6 +32,7 @@ pub fn run(arguments: Arguments) -> Result<bool, String> {
     match arguments.command {
         Command::Nodes(scenario) => nodes::run(&scenario),
         Command::Compare(arguments) => compare::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
     }
 }
 
@@ -56,6 +60,13 @@ mod tests {
         assert!(examples.iter().all(|example| parse(&format!("loadgen {example}")).is_ok()));
         let missing = parse("loadgen compare no-such-a.json no-such-b.json").map(run);
         assert!(missing.is_ok_and(|result| result.is_err_and(|error| error.contains("no-such-a.json"))));
+    }
+
+    #[test]
+    fn the_examples_of_plans_parse() {
+        let examples: Vec<&str> = plan::EXAMPLES.lines().filter_map(|line| line.strip_prefix("  loadgen ")).collect();
+        assert_eq!(examples.len(), 2);
+        assert!(examples.iter().all(|example| parse(&format!("loadgen {example}")).is_ok()));
     }
 
     #[test]
