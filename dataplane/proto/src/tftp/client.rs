@@ -43,6 +43,34 @@ pub enum Output<'a> {
     Finished(Outcome),
 }
 
+/// How long each send without progress is waited for.
+#[derive(Debug, Clone, Copy)]
+enum Waits {
+    /// The same each time, [`limits::TFTP_RESENDS_MAX`] times.
+    Equal(Duration),
+    /// After the n-th send the n-th.
+    Table(&'static [Duration]),
+}
+
+impl Waits {
+    fn after(self, send: u32) -> Duration {
+        match self {
+            Waits::Equal(wait) => wait,
+            Waits::Table(waits) => {
+                let index = usize::try_from(send.saturating_sub(1)).unwrap_or(usize::MAX);
+                waits.get(index).or(waits.last()).copied().unwrap_or_default()
+            }
+        }
+    }
+
+    fn sends_max(self) -> u32 {
+        match self {
+            Waits::Equal(_) => limits::TFTP_RESENDS_MAX,
+            Waits::Table(waits) => u32::try_from(waits.len()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
 /// A read. See the module for its contract.
 #[derive(Debug)]
 pub struct Client {
@@ -62,7 +90,7 @@ pub struct Client {
     file_bytes: u64,
     packet: Vec<u8>,
     send: bool,
-    timeout: Duration,
+    waits: Waits,
     due: Monotonic,
     sends_without_progress: u32,
     finished: Option<Outcome>,
@@ -74,6 +102,21 @@ impl Client {
     /// [`limits::TFTP_REQUEST_BYTES_MAX`], else the read ends with [`Outcome::BadOptions`].
     /// `timeout` is how long to wait before a packet is sent again.
     pub fn new(now: Monotonic, server: SocketAddr, request: &ReadRequest<'_>, timeout: Duration) -> Client {
+        Client::begin(now, server, request, Waits::Equal(timeout))
+    }
+
+    /// As [`new`](Client::new), with a wait of its own after each send without progress; after the last of them the read
+    /// ends with [`Outcome::ServerSilent`].
+    pub fn with_waits(
+        now: Monotonic,
+        server: SocketAddr,
+        request: &ReadRequest<'_>,
+        waits: &'static [Duration],
+    ) -> Client {
+        Client::begin(now, server, request, Waits::Table(waits))
+    }
+
+    fn begin(now: Monotonic, server: SocketAddr, request: &ReadRequest<'_>, waits: Waits) -> Client {
         let mut packet = vec![0; limits::TFTP_REQUEST_BYTES_MAX];
         let length = request.encode(&mut packet);
         packet.truncate(length.unwrap_or(0));
@@ -90,8 +133,8 @@ impl Client {
             file_bytes: 0,
             packet,
             send: length.is_some(),
-            timeout,
-            due: now + timeout,
+            waits,
+            due: now + waits.after(1),
             sends_without_progress: 1,
             finished: None,
             over: false,
@@ -189,7 +232,7 @@ impl Client {
         if last || self.unacknowledged >= self.window_blocks {
             self.acknowledge(now);
         } else {
-            self.due = now + self.timeout;
+            self.due = now + self.waits.after(1);
             self.sends_without_progress = 1;
         }
         if last {
@@ -219,7 +262,7 @@ impl Client {
         self.unacknowledged = 0;
         self.send = true;
         self.sends_without_progress = 1;
-        self.due = now + self.timeout;
+        self.due = now + self.waits.after(1);
     }
 
     /// Looks at the timer.
@@ -227,7 +270,7 @@ impl Client {
         if self.over || now < self.due {
             return;
         }
-        if self.sends_without_progress >= limits::TFTP_RESENDS_MAX {
+        if self.sends_without_progress >= self.waits.sends_max() {
             self.finish(Outcome::ServerSilent);
             return;
         }
@@ -239,7 +282,7 @@ impl Client {
         self.gap_told = false;
         self.send = true;
         self.sends_without_progress = sends + 1;
-        self.due = now + self.timeout;
+        self.due = now + self.waits.after(sends + 1);
     }
 
     fn finish(&mut self, outcome: Outcome) {
@@ -392,6 +435,26 @@ mod tests {
                     client.handle_timeout(due);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn waits_follow_their_table_and_begin_again_with_progress() {
+        const WAITS: &[Duration] = &[Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(5)];
+        let request = ReadRequest { name: "f", options: Options::default() };
+        let mut client = Client::with_waits(Monotonic::ZERO, SERVER, &request, WAITS);
+        client.handle_timeout(client.next_timeout().unwrap());
+        assert_eq!(client.next_timeout(), Some(Duration::from_secs(3)));
+        let mut block = data_header(1).to_vec();
+        block.extend_from_slice(&[0; 512]);
+        client.handle_datagram(Duration::from_secs(2), TRANSFER, &block).unwrap();
+        for due in [3, 5, 10] {
+            let due = Duration::from_secs(due);
+            assert_eq!(client.next_timeout(), Some(due));
+            client.handle_timeout(due);
+        }
+        while !matches!(client.poll_output(), Some(Output::Finished(outcome)) if outcome == Outcome::ServerSilent) {
+            assert_eq!(client.next_timeout(), None);
         }
     }
 
