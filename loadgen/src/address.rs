@@ -2,7 +2,7 @@
 //! namespace, removed at the end. Done by `ip` (one process for a batch, arguments fixed, no shell), on a thread of its own,
 //! so that the storm does not wait for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
@@ -14,10 +14,11 @@ use bootstorm_driver::Waker;
 use crate::limits::ADDRESS_BATCH_MAX;
 
 /// A request of a node.
-struct Request {
-    node: u32,
-    address: Ipv4Addr,
-    bits: u8,
+enum Request {
+    /// Make it ours; the node is told.
+    Add { node: u32, address: Ipv4Addr, bits: u8 },
+    /// It is nobody's any more.
+    Remove(Ipv4Addr),
 }
 
 /// The addresses of a run. Dropping it removes what it added.
@@ -33,14 +34,20 @@ impl Addresses {
     pub fn new(interface: &str, capacity: usize, waker: Waker) -> Addresses {
         let (requests, incoming) = sync_channel::<Request>(capacity);
         let (outgoing, results) = sync_channel(capacity);
-        let mut routes = Routes { interface: interface.to_owned(), subnets: BTreeSet::new(), ours: Vec::new() };
+        let mut routes = Routes {
+            interface: interface.to_owned(),
+            subnets: BTreeSet::new(),
+            ours: Vec::new(),
+            addresses: HashSet::new(),
+        };
         let thread = std::thread::spawn(move || {
             while let Ok(first) = incoming.recv() {
                 let mut batch = vec![first];
                 batch.extend(incoming.try_iter().take(ADDRESS_BATCH_MAX - 1));
-                let is_usable = routes.add(&batch).is_ok();
+                let is_usable = routes.change(&batch).is_ok();
                 for request in &batch {
-                    if outgoing.send((request.node, is_usable)).is_err() {
+                    let Request::Add { node, .. } = request else { continue };
+                    if outgoing.send((*node, is_usable)).is_err() {
                         break;
                     }
                 }
@@ -53,7 +60,16 @@ impl Addresses {
 
     /// Asks for an address of a subnet with so many bits. False if too many requests are open.
     pub fn request(&self, node: u32, address: Ipv4Addr, bits: u8) -> bool {
-        let result = self.requests.as_ref().map(|requests| requests.try_send(Request { node, address, bits }));
+        self.send(Request::Add { node, address, bits })
+    }
+
+    /// Gives an address up. Where too many requests are open it stays ours until the end.
+    pub fn release(&self, address: Ipv4Addr) {
+        self.send(Request::Remove(address));
+    }
+
+    fn send(&self, request: Request) -> bool {
+        let result = self.requests.as_ref().map(|requests| requests.try_send(request));
         !matches!(result, None | Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))))
     }
 
@@ -79,27 +95,40 @@ struct Routes {
     interface: String,
     /// Subnets seen, ours or there before.
     subnets: BTreeSet<(Ipv4Addr, u8)>,
-    /// Lines for `ip route del`, latest last.
+    /// Subnets that we added, as arguments of `ip route`, latest last.
     ours: Vec<String>,
+    /// Addresses that we added.
+    addresses: HashSet<Ipv4Addr>,
 }
 
 impl Routes {
-    fn add(&mut self, batch: &[Request]) -> io::Result<()> {
+    /// Does what the batch asks for, in its order.
+    fn change(&mut self, batch: &[Request]) -> io::Result<()> {
         let mut lines = Vec::new();
         for request in batch {
-            let network = network(request.address, request.bits);
-            if request.bits < 32 && self.subnets.insert((network, request.bits)) {
-                let subnet = format!("{network}/{} dev {}", request.bits, self.interface);
-                if !Self::has_route(network, request.bits)? {
-                    lines.push(format!("route add {subnet} scope link"));
-                    self.ours.push(format!("route del {subnet} scope link"));
+            match *request {
+                Request::Add { address, bits, .. } => {
+                    let network = network(address, bits);
+                    if bits < 32 && self.subnets.insert((network, bits)) && !Self::has_route(network, bits)? {
+                        let subnet = format!("{network}/{bits} dev {} scope link", self.interface);
+                        lines.push(format!("route add {subnet}"));
+                        self.ours.push(subnet);
+                    }
+                    self.addresses.insert(address);
+                    lines.push(format!("route replace {}", self.local(address)));
+                }
+                Request::Remove(address) => {
+                    if self.addresses.remove(&address) {
+                        lines.push(format!("route del {}", self.local(address)));
+                    }
                 }
             }
-            let local = format!("local {}/32 dev {} table local", request.address, self.interface);
-            lines.push(format!("route replace {local}"));
-            self.ours.push(format!("route del {local}"));
         }
         run(&lines)
+    }
+
+    fn local(&self, address: Ipv4Addr) -> String {
+        format!("local {address}/32 dev {} table local", self.interface)
     }
 
     /// Whether the subnet is routed already, by the interface's own address or otherwise.
@@ -114,9 +143,11 @@ impl Routes {
     }
 
     fn remove(&mut self) {
-        self.ours.reverse();
+        let addresses = self.addresses.iter().map(|address| format!("route del {}", self.local(*address)));
+        let subnets = self.ours.iter().rev().map(|subnet| format!("route del {subnet}"));
+        let lines: Vec<String> = addresses.chain(subnets).collect();
         // Some may be gone with their interface: nothing is left to do about those.
-        let _ = run(&self.ours);
+        let _ = run(&lines);
     }
 }
 

@@ -107,11 +107,16 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::ring::default_provider())))
 }
 
-/// A POST of a JSON body, with a bearer's credential if there is one; `proto`'s requests have no bodies.
-pub fn post(rack: std::net::SocketAddr, path: &str, credential: Option<&str>, body: &[u8]) -> Vec<u8> {
+/// Type of a JSON body.
+pub const JSON: &str = "application/json";
+/// Type of a form's body.
+pub const FORM: &str = "application/x-www-form-urlencoded";
+
+/// A POST of a body of this type, with a bearer's credential if there is one; `proto`'s requests have no bodies.
+pub fn post(server: std::net::SocketAddr, path: &str, credential: Option<&str>, kind: &str, body: &[u8]) -> Vec<u8> {
     let bearer = credential.map(|credential| format!("Authorization: Bearer {credential}\r\n")).unwrap_or_default();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: {rack}\r\n{bearer}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nHost: {server}\r\n{bearer}Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     [head.as_bytes(), body].concat()

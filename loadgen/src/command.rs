@@ -1,8 +1,11 @@
 //! The command line: what there is to be played, one module for each family of subcommands.
 
 pub mod compare;
+mod file;
 pub mod nodes;
 pub mod plan;
+
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
@@ -17,11 +20,16 @@ pub struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     #[command(flatten)]
-    Nodes(nodes::Scenario),
+    Nodes(Box<nodes::Scenario>),
     /// Compares two reports: ratios by stage, time, failures, bytes, CPU.
     Compare(compare::CompareArguments),
     /// Says what a rack for so many machines would need.
     Plan(Box<plan::PlanArguments>),
+    /// Plays what a file says: TOML with `scenario = "NAME"` and that scenario's options as keys.
+    Run {
+        /// The file.
+        file: PathBuf,
+    },
 }
 
 /// Does what was asked for. True when all went well, false when something that was played failed.
@@ -33,6 +41,12 @@ pub fn run(arguments: Arguments) -> Result<bool, String> {
         Command::Nodes(scenario) => nodes::run(&scenario),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
+        Command::Run { file } => {
+            let words = file::command_line(&file)?;
+            let arguments = Arguments::try_parse_from(words)
+                .map_err(|error| format!("`{}`: {}", file.display(), error.to_string().trim_end()))?;
+            run(arguments)
+        }
     }
 }
 
@@ -70,9 +84,21 @@ mod tests {
     }
 
     #[test]
+    fn a_file_says_what_flags_say_and_unknown_keys_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("scenario.toml");
+        let text = "scenario = \"storm\"\ninterface = \"x\"\nnodes = 3\nprint-schedule = true\n";
+        std::fs::write(&file, text).unwrap();
+        assert_eq!(run(parse(&format!("loadgen run {}", file.display())).unwrap()), Ok(true));
+        std::fs::write(&file, format!("{text}colour = \"red\"\n")).unwrap();
+        let refused = run(parse(&format!("loadgen run {}", file.display())).unwrap()).unwrap_err();
+        assert!(refused.contains("--colour"), "{refused}");
+    }
+
+    #[test]
     fn the_examples_of_whole_nodes_parse() {
         let examples: Vec<&str> = nodes::EXAMPLES.lines().filter_map(|line| line.strip_prefix("  loadgen ")).collect();
-        assert_eq!(examples.len(), 3);
+        assert_eq!(examples.len(), 7);
         for example in examples {
             assert!(parse(&format!("loadgen {example}")).is_ok(), "{example}");
         }

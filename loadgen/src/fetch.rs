@@ -1,15 +1,15 @@
 //! One request and its response on a connection, plain or TLS. Sans-I/O: bytes in, bytes out.
 
+use std::borrow::Cow;
 use std::io::{Read, Write};
 use std::time::Duration;
 
 use bootstorm_proto::http::client::{Body, ResponseParser};
 use bootstorm_proto::http::server::{Connection, Method};
-use bootstorm_snapshot::manifest::Entry;
-use bootstorm_snapshot::{ChunkName, Manifest};
 use rustls::ClientConnection;
 
 use crate::reason::Reason;
+use crate::verify::Verifier;
 
 /// What carries the bytes.
 pub enum Channel {
@@ -32,9 +32,9 @@ impl Channel {
     }
 
     /// Takes bytes off the wire: (plain bytes, bytes to send at once).
-    pub fn open(&mut self, mut wire: &[u8]) -> Result<(Vec<u8>, Vec<u8>), Reason> {
+    pub fn open<'a>(&mut self, mut wire: &'a [u8]) -> Result<(Cow<'a, [u8]>, Vec<u8>), Reason> {
         let tls = match self {
-            Channel::Plain => return Ok((wire.to_vec(), Vec::new())),
+            Channel::Plain => return Ok((Cow::Borrowed(wire), Vec::new())),
             Channel::Tls(tls) => tls,
         };
         let mut plain = Vec::new();
@@ -45,7 +45,7 @@ impl Channel {
             plain.resize(start + state.plaintext_bytes_to_read(), 0);
             tls.reader().read_exact(&mut plain[start..]).map_err(|error| Reason::Tls(error.to_string()))?;
         }
-        Ok((plain, pending(tls)))
+        Ok((Cow::Owned(plain), pending(tls)))
     }
 
     /// Whether bytes may be thrown away unseen.
@@ -68,7 +68,7 @@ pub enum Sink {
     KeepIfSmall(usize),
     /// Thrown away.
     Discard,
-    /// Checked chunk by chunk, then thrown away.
+    /// Checked as they come.
     Verify(Box<Verifier>),
 }
 
@@ -83,9 +83,10 @@ pub struct Exchange {
     later: Option<Duration>,
     keeps_alive: bool,
     body_bytes: u64,
+    part: Option<(u64, u64, Option<u64>)>,
 }
 
-/// A complete response.
+/// A response, complete or as far as it came.
 pub struct Response {
     /// Its status.
     pub status: u16,
@@ -93,6 +94,8 @@ pub struct Response {
     pub body: Vec<u8>,
     /// Bytes of the body, kept or not.
     pub body_bytes: u64,
+    /// `Content-Range`: first byte, one past the last, bytes of the whole if said.
+    pub part: Option<(u64, u64, Option<u64>)>,
     /// `Retry-After`.
     pub later: Option<Duration>,
     /// Whether the connection can carry another request.
@@ -114,6 +117,7 @@ impl Exchange {
             later: None,
             keeps_alive: false,
             body_bytes: 0,
+            part: None,
         }
     }
 
@@ -126,6 +130,7 @@ impl Exchange {
         let Some((head, length)) = self.parser.parse(&self.head)? else { return Ok(()) };
         self.status = head.status;
         self.later = head.retry_after_seconds.map(Duration::from_secs);
+        self.part = head.part;
         self.keeps_alive = head.connection == Connection::KeepAlive;
         self.body = Some(head.body);
         let size = match head.body {
@@ -193,7 +198,7 @@ impl Exchange {
         self.body.is_some_and(|body| body.is_complete())
     }
 
-    /// The response; call it once [`is_complete`](Exchange::is_complete).
+    /// The response; call it once [`is_complete`](Exchange::is_complete), or for what has come of it.
     pub fn into_response(self) -> Response {
         let verifier = match self.sink {
             Sink::Verify(verifier) => Some(verifier),
@@ -203,6 +208,7 @@ impl Exchange {
             status: self.status,
             body: self.kept,
             body_bytes: self.body_bytes,
+            part: self.part,
             later: self.later,
             keeps_alive: self.keeps_alive,
             verifier,
@@ -210,50 +216,9 @@ impl Exchange {
     }
 }
 
-/// Checks a stored stream against its manifest, chunk by chunk, in order.
-pub struct Verifier {
-    entries: std::vec::IntoIter<Entry>,
-    current: Option<Entry>,
-    bytes: Vec<u8>,
-}
-
-impl Verifier {
-    /// A verifier at the stream's beginning.
-    pub fn new(manifest: &Manifest) -> Verifier {
-        let stored: Vec<Entry> = manifest.entries().iter().copied().filter(|entry| !entry.is_hole()).collect();
-        let mut entries = stored.into_iter();
-        let current = entries.next();
-        Verifier { entries, current, bytes: Vec::new() }
-    }
-
-    fn handle_bytes(&mut self, mut bytes: &[u8]) -> Result<(), Reason> {
-        while !bytes.is_empty() {
-            let entry = self.current.ok_or(Reason::Content)?;
-            let missing = entry.stored_bytes as usize - self.bytes.len();
-            let (part, rest) = bytes.split_at(missing.min(bytes.len()));
-            self.bytes.extend_from_slice(part);
-            bytes = rest;
-            if self.bytes.len() == entry.stored_bytes as usize {
-                if ChunkName::of(&self.bytes) != entry.name {
-                    return Err(Reason::Content);
-                }
-                self.bytes.clear();
-                self.current = self.entries.next();
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the whole stream has been seen.
-    pub fn is_complete(&self) -> bool {
-        self.current.is_none()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bootstorm_snapshot::{Encoding, ImageId};
 
     fn answer(sink: Sink, pieces: &[&[u8]]) -> Result<Exchange, Reason> {
         let mut exchange = Exchange::new(Method::Get, sink);
@@ -290,24 +255,5 @@ mod tests {
         let head = b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 2\r\n\r\nno";
         let response = answer(Sink::Keep(1), &[head]).unwrap().into_response();
         assert_eq!((response.status, response.later), (503, Some(Duration::from_secs(7))));
-    }
-
-    #[test]
-    fn a_changed_byte_in_a_chunk_is_found() {
-        let chunks: [&[u8]; 2] = [b"first chunk", b"second"];
-        let mut entries: Vec<Entry> = chunks
-            .iter()
-            .map(|chunk| Entry { name: ChunkName::of(chunk), raw_bytes: 100, stored_bytes: chunk.len() as u32 })
-            .collect();
-        entries.insert(1, Entry { name: ChunkName([0; 32]), raw_bytes: 100, stored_bytes: 0 });
-        let manifest = Manifest::new(Encoding::Zstd, ImageId::of(b""), 300, "test", entries).unwrap();
-        let stream = chunks.concat();
-        let mut verifier = Verifier::new(&manifest);
-        stream.chunks(4).for_each(|piece| verifier.handle_bytes(piece).unwrap());
-        assert!(verifier.is_complete());
-        assert_eq!(verifier.handle_bytes(b"x"), Err(Reason::Content));
-        let mut changed = stream.clone();
-        changed[3] ^= 1;
-        assert_eq!(Verifier::new(&manifest).handle_bytes(&changed), Err(Reason::Content));
     }
 }

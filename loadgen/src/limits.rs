@@ -9,6 +9,10 @@ pub const NODES_MAX: u32 = 65_000;
 pub const SCRIPT_BYTES_MAX: usize = 64 << 10;
 /// Commands that one node executes before its scripts count as a loop that never ends.
 pub const SCRIPT_STEPS_MAX: u32 = 2_000;
+/// Scripts fetched one after the other without a pause between them before they count as a loop; real chains have a few.
+pub const SCRIPTS_WITHOUT_PAUSE_MAX: u32 = 32;
+/// Scripts that stand inside each other (`source`, menus, blocks).
+pub const SCRIPT_DEPTH_MAX: usize = 32;
 /// Variables of one node's scripts.
 pub const SCRIPT_VARIABLES_MAX: usize = 64;
 /// Bytes of one line after its variables are replaced.
@@ -45,9 +49,22 @@ pub const VERIFY_EVERY: u32 = 50;
 
 /// Stretches of one node's time that are told apart: an ordinary boot has nine.
 pub const SPANS_MAX: usize = 32;
+/// Bytes of a request's head beside its path.
+pub const REQUEST_BYTES_BESIDES: usize = 256;
+/// Longest time between a stage's beginning and the death in it of a node that is to die.
+pub const DEATH_DELAY_MAX: Duration = Duration::from_secs(2);
+/// Largest window of a zstd image, as the power of two that its bytes are: 128 MiB, what `zstd --long` makes.
+pub const DECODE_WINDOW_LOG_MAX: u32 = 27;
+/// Bytes of one image that is kept in memory.
+pub const SINK_MEMORY_BYTES_MAX: usize = 4 << 30;
+
+/// Pause between the end of a node's boot and its next, where nodes boot again and again: so that one that fails at once does
+/// not spin. Real machines take longer to come up.
+pub const REBOOT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Addresses given to `ip` in one batch.
 pub const ADDRESS_BATCH_MAX: usize = 256;
 
+const _: () = assert!(SCRIPTS_WITHOUT_PAUSE_MAX < SCRIPT_STEPS_MAX);
 const _: () = assert!(CA_BYTES_MAX < MANIFEST_BYTES_MAX);
 const _: () = assert!(NODES_MAX < 1 << 24, "the index has three bytes of a MAC address");

@@ -9,6 +9,8 @@ mod agent;
 mod check;
 mod command;
 mod fetch;
+mod firmware;
+mod image;
 mod limits;
 mod link;
 mod node;
@@ -20,6 +22,7 @@ mod responder;
 mod schedule;
 mod script;
 mod storm;
+mod verify;
 
 use std::process::ExitCode;
 

@@ -11,12 +11,12 @@ pub enum Reason {
     #[error("dhcp {0:?}")]
     Dhcp(Failure),
     /// The lease came without a boot file, or without the server that has it.
-    #[error("dhcp without boot file")]
+    #[error("offer without boot file")]
     NoBootFile,
     /// The leased address could not be made ours.
     #[error("address not usable")]
     Address,
-    /// The loader did not come by TFTP.
+    /// A file did not come by TFTP.
     #[error("tftp {0:?}")]
     Tftp(Outcome),
     /// A URL that we cannot follow.
@@ -64,6 +64,18 @@ pub enum Reason {
     /// A manifest or chunk that is not what its name says.
     #[error("content does not match its name")]
     Content,
+    /// The raw bytes of an image are not those that its hash names.
+    #[error("image does not match its BLAKE3")]
+    Digest,
+    /// The bytes of an image are no such stream.
+    #[error("image does not decode")]
+    Decode,
+    /// An answer to a range request that is another range, or does not say how much there is.
+    #[error("not the range asked for")]
+    Range,
+    /// Verified bytes could not be kept.
+    #[error("sink: {0}")]
+    Sink(std::io::ErrorKind),
     /// The whole boot took too long.
     #[error("deadline")]
     Deadline,

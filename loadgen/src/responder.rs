@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -383,7 +384,8 @@ fn inside_the_machines_namespace() {
     let storm = storm::Storm {
         interface: "storm0".to_owned(),
         starts: schedule::plan(NODES, 3, rate, schedule::FirmwareChoice::Mix),
-        settings: node::Settings { server_http: None, deadline: Duration::from_secs(60) },
+        settings: Rc::new(node::Settings { deadline: Duration::from_secs(60), ..node::Settings::default() }),
+        course: storm::Course::Once,
     };
     let run = report::Run::new("storm", Some(NODES.into()), 3);
     let report = storm::play(storm, run, &mut report::Live::hidden()).unwrap();

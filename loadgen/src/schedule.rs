@@ -103,6 +103,11 @@ pub fn plan(nodes: u32, seed: u64, arrivals: Arrivals, choice: FirmwareChoice) -
         .collect()
 }
 
+/// The machine's next boot: the same machine, with other random choices.
+pub fn reboot(start: &Start) -> Start {
+    Start { seed: Sequence::new(start.seed).next(), ..*start }
+}
+
 fn firmware(choice: FirmwareChoice, fraction: f64) -> Firmware {
     match choice {
         FirmwareChoice::Bios => Firmware::Bios,
@@ -127,6 +132,14 @@ mod tests {
         assert_eq!(one, plan(500, 7, Arrivals::Rate(100.0), FirmwareChoice::Mix));
         let other = plan(500, 8, Arrivals::Rate(100.0), FirmwareChoice::Mix);
         assert!(one.iter().zip(&other).all(|(one, other)| one.mac != other.mac && one.due != other.due));
+    }
+
+    #[test]
+    fn a_machine_that_boots_again_is_the_same_but_for_its_choices() {
+        let start = plan(1, 7, Arrivals::AtOnce, FirmwareChoice::Mix)[0];
+        let again = reboot(&start);
+        assert_eq!((again.mac, again.firmware), (start.mac, start.firmware));
+        assert_ne!(again.seed, start.seed);
     }
 
     #[test]

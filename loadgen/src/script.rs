@@ -1,16 +1,28 @@
-//! Follows iPXE scripts the way iPXE does, as far as boot servers use it: variables, labels, `||` and `&&`, and the
-//! commands that fetch, wait or start something. What iPXE can do and this cannot is a failure with the command's name,
-//! never silently passed over.
+//! Boot scripts, followed as the loader that reads them does: iPXE's, GRUB's configuration and PXELINUX's.
 //!
-//! Sans-I/O: [`Interpreter::next`] says what is to be done; its outcome goes back in with [`Interpreter::done`].
+//! Sans-I/O: [`Interpreter::next`] says what is to be done; how it went goes back in with [`Interpreter::done`], a fetched
+//! script with [`Interpreter::take`]. What a loader can do and this cannot is a failure with the command's name, never
+//! silently passed over.
 
-use std::collections::BTreeMap;
+mod grub;
+mod ipxe;
+pub mod pxelinux;
+
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
-use crate::limits::{SCRIPT_BYTES_MAX, SCRIPT_LINE_BYTES_MAX, SCRIPT_STEPS_MAX, SCRIPT_VARIABLES_MAX, SLEEP_MAX};
+pub use grub::Grub;
+pub use ipxe::Ipxe;
+pub use pxelinux::Pxelinux;
 
-/// Where a file is: an `http` URL whose host is an address, since machines at this point have no resolver of ours.
+use crate::limits::SCRIPT_BYTES_MAX;
+
+/// What a script fails with that never comes to an end.
+pub const LOOPS: &str = "script loops";
+/// What a script fails with that ends without having started anything.
+pub const ENDED: &str = "script ended";
+
+/// An `http` URL whose host is an address, since machines at this point have no resolver of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
     /// Address and port.
@@ -20,44 +32,111 @@ pub struct Url {
 }
 
 impl Url {
-    /// Reads `http://ADDRESS[:PORT]/PATH`, or with a base also `/PATH` and relative names.
-    pub fn parse(text: &str, base: Option<&Url>) -> Option<Url> {
-        let clean = |target: &str| target.bytes().all(|byte| byte.is_ascii_graphic()).then(|| target.to_owned());
-        if let Some(rest) = text.strip_prefix("http://") {
-            let (host, target) = match rest.find('/') {
-                Some(slash) => rest.split_at(slash),
-                None => (rest, "/"),
-            };
-            let server = match host.parse::<SocketAddr>() {
-                Ok(server) => server,
-                Err(_) => SocketAddr::V4(SocketAddrV4::new(host.parse::<Ipv4Addr>().ok()?, 80)),
-            };
-            return Some(Url { server, target: clean(target)? });
+    /// Reads `http://ADDRESS[:PORT]/PATH`.
+    pub fn parse(text: &str) -> Option<Url> {
+        let rest = text.strip_prefix("http://")?;
+        let (host, target) = match rest.find('/') {
+            Some(slash) => rest.split_at(slash),
+            None => (rest, "/"),
+        };
+        let server = match host.parse::<SocketAddr>() {
+            Ok(server) => server,
+            Err(_) => SocketAddr::V4(SocketAddrV4::new(host.parse::<Ipv4Addr>().ok()?, 80)),
+        };
+        is_clean(target).then(|| Url { server, target: target.to_owned() })
+    }
+}
+
+/// Where a file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// On a web server.
+    Http(Url),
+    /// On a TFTP server, by this name.
+    Tftp(Ipv4Addr, String),
+}
+
+impl Location {
+    /// Reads `http://…`, `tftp://ADDRESS/NAME`, or, with a base, `/PATH` and names relative to the base's folder.
+    pub fn parse(text: &str, base: Option<&Location>) -> Option<Location> {
+        if text.starts_with("http://") {
+            return Url::parse(text).map(Location::Http);
         }
-        let base = base?;
-        if text.contains("://") || text.is_empty() {
+        if let Some(rest) = text.strip_prefix("tftp://") {
+            let (host, name) = rest.split_once('/')?;
+            return Some(Location::Tftp(host.parse().ok()?, name.to_owned())).filter(|_| is_clean(name));
+        }
+        if text.contains("://") || text.is_empty() || !is_clean(text) {
             return None;
         }
-        let target = if text.starts_with('/') {
-            clean(text)?
-        } else {
-            let path = base.target.split('?').next().unwrap_or_default();
-            let folder = path.rfind('/').map_or("/", |slash| path.get(..=slash).unwrap_or("/"));
-            format!("{folder}{}", clean(text)?)
-        };
-        Some(Url { server: base.server, target })
+        match base? {
+            Location::Http(url) => {
+                let target = if text.starts_with('/') { text.to_owned() } else { folder(&url.target, "/") + text };
+                Some(Location::Http(Url { server: url.server, target }))
+            }
+            Location::Tftp(server, name) => {
+                // As iPXE has it: a leading slash is not part of the name.
+                let name = text.strip_prefix('/').map_or_else(|| folder(name, "") + text, str::to_owned);
+                Some(Location::Tftp(*server, name))
+            }
+        }
     }
+
+    /// A file by its absolute path on the same server, by the same protocol. TFTP's names keep the slash.
+    pub fn absolute(&self, path: &str) -> Location {
+        match self {
+            Location::Http(url) => Location::Http(Url { server: url.server, target: path.to_owned() }),
+            Location::Tftp(server, _) => Location::Tftp(*server, path.to_owned()),
+        }
+    }
+
+    /// A file in the same folder. TFTP's names keep their beginning as it is.
+    pub fn beside(&self, name: &str) -> Location {
+        match self {
+            Location::Http(url) => Location::Http(Url { server: url.server, target: folder(&url.target, "/") + name }),
+            Location::Tftp(server, path) => Location::Tftp(*server, folder(path, "") + name),
+        }
+    }
+
+    /// The last part of its path.
+    pub fn file_name(&self) -> &str {
+        let path = match self {
+            Location::Http(url) => url.target.split('?').next().unwrap_or_default(),
+            Location::Tftp(_, name) => name,
+        };
+        path.rsplit('/').next().unwrap_or_default()
+    }
+}
+
+/// All up to the last slash of the path, or what stands for no folder.
+fn folder(path: &str, none: &str) -> String {
+    let path = path.split('?').next().unwrap_or_default();
+    path.rfind('/').and_then(|slash| path.get(..=slash)).unwrap_or(none).to_owned()
+}
+
+/// Whether it can stand in a request as it is.
+fn is_clean(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// What a script wants fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A further script: give it to [`Interpreter::take`].
+    Script,
+    /// A part of the loader, whose content says nothing to us.
+    Module,
+    /// The kernel.
+    Kernel,
+    /// One more initial RAM disk.
+    Initrd,
 }
 
 /// What is to be done next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Fetch the next script and go on with [`Interpreter::chain`].
-    Chain(Url),
-    /// Fetch the kernel.
-    Kernel(Url),
-    /// Fetch one more initial RAM disk.
-    Initrd(Url),
+    /// Fetch this.
+    Fetch(What, Location),
     /// Wait, then go on.
     Sleep(Duration),
     /// Kernel and initial RAM disks are loaded: start with this command line.
@@ -73,317 +152,88 @@ pub enum Step {
 pub enum Outcome {
     /// As it should.
     Success,
-    /// Not; a `||` may follow.
+    /// Not; the script may have an alternative.
     Failure,
 }
 
-/// A node's iPXE: the script at hand, where it stands in it, and its settings.
+/// The loader that a node runs.
 #[derive(Clone, Debug)]
-pub struct Interpreter {
-    variables: BTreeMap<String, String>,
-    lines: Vec<String>,
-    line: usize,
-    /// Commands of the current line still to be looked at, each with the condition before it.
-    rest: Vec<(Condition, String)>,
-    outcome: Outcome,
-    base: Option<Url>,
-    command_line: String,
-    has_kernel: bool,
-    steps: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Condition {
-    Always,
-    OnSuccess,
-    OnFailure,
-}
-
-/// What a command led to.
-enum Ran {
-    Step(Step),
-    Outcome(Outcome),
-    /// Go to another line.
-    Jump(usize),
+pub enum Interpreter {
+    /// iPXE.
+    Ipxe(Box<Ipxe>),
+    /// GRUB.
+    Grub(Box<Grub>),
+    /// PXELINUX.
+    Pxelinux(Box<Pxelinux>),
 }
 
 impl Interpreter {
-    /// An interpreter whose settings are `variables` (such as `net0/mac`).
-    pub fn new(variables: impl IntoIterator<Item = (String, String)>) -> Interpreter {
-        Interpreter {
-            variables: variables.into_iter().collect(),
-            lines: Vec::new(),
-            line: 0,
-            rest: Vec::new(),
-            outcome: Outcome::Success,
-            base: None,
-            command_line: String::new(),
-            has_kernel: false,
-            steps: 0,
+    /// Goes on to the next thing that needs the outside world.
+    pub fn next(&mut self) -> Step {
+        match self {
+            Interpreter::Ipxe(ipxe) => ipxe.next(),
+            Interpreter::Grub(grub) => grub.next(),
+            Interpreter::Pxelinux(pxelinux) => pxelinux.next(),
         }
-    }
-
-    /// Replaces the script at hand by what was fetched from `url`. Fails on what is no script.
-    pub fn chain(&mut self, url: Url, script: &[u8]) -> Result<(), String> {
-        let text = std::str::from_utf8(script).map_err(|_| "script is not text".to_owned())?;
-        if script.len() > SCRIPT_BYTES_MAX || !text.starts_with("#!ipxe") {
-            return Err("not an iPXE script".to_owned());
-        }
-        self.lines = joined_lines(text);
-        self.line = 0;
-        self.rest.clear();
-        self.outcome = Outcome::Success;
-        self.base = Some(url);
-        Ok(())
     }
 
     /// Tells how the step that [`next`](Interpreter::next) gave went.
     pub fn done(&mut self, outcome: Outcome) {
-        self.outcome = outcome;
-    }
-
-    /// Goes on to the next thing that needs the outside world.
-    pub fn next(&mut self) -> Step {
-        loop {
-            self.steps += 1;
-            if self.steps > SCRIPT_STEPS_MAX {
-                return Step::Failed("script loops".to_owned());
-            }
-            let Some((condition, command)) = (if self.rest.is_empty() { None } else { Some(self.rest.remove(0)) })
-            else {
-                if self.outcome == Outcome::Failure {
-                    let line = self.lines.get(self.line.saturating_sub(1)).cloned().unwrap_or_default();
-                    return Step::Failed(format!("script failed at `{line}`"));
-                }
-                let Some(line) = self.lines.get(self.line) else { return Step::Failed("script ended".to_owned()) };
-                self.rest = commands(line);
-                self.line += 1;
-                continue;
-            };
-            let applies = match condition {
-                Condition::Always => true,
-                Condition::OnSuccess => self.outcome == Outcome::Success,
-                Condition::OnFailure => self.outcome == Outcome::Failure,
-            };
-            if !applies {
-                continue;
-            }
-            match self.run(&command) {
-                Ok(Ran::Step(step)) => return step,
-                Ok(Ran::Outcome(outcome)) => self.outcome = outcome,
-                Ok(Ran::Jump(line)) => {
-                    self.line = line;
-                    self.rest.clear();
-                    self.outcome = Outcome::Success;
-                }
-                Err(why) => return Step::Failed(why),
-            }
+        match self {
+            Interpreter::Ipxe(ipxe) => ipxe.done(outcome),
+            Interpreter::Grub(grub) => grub.done(outcome),
+            Interpreter::Pxelinux(pxelinux) => pxelinux.done(outcome),
         }
     }
 
-    fn run(&mut self, command: &str) -> Result<Ran, String> {
-        let expanded = self.expand(command)?;
-        let words: Vec<&str> = expanded.split_whitespace().collect();
-        let Some((&name, arguments)) = words.split_first() else { return Ok(Ran::Outcome(Outcome::Success)) };
-        let success = Ok(Ran::Outcome(Outcome::Success));
-        let answer = |holds: bool| Ok(Ran::Outcome(if holds { Outcome::Success } else { Outcome::Failure }));
-        let plain: Vec<&str> = without_options(arguments);
-        match name {
-            "echo" | "dhcp" | "ifopen" | "ifconf" | "ifstat" | "route" | "imgfree" | "prompt" | "console" | "cpuid"
-            | "show" | "imgstat" | "autoboot-off" => success,
-            "set" => {
-                let [key, value @ ..] = plain.as_slice() else { return Err("`set` without a name".to_owned()) };
-                if !self.variables.contains_key(*key) && self.variables.len() >= SCRIPT_VARIABLES_MAX {
-                    return Err("too many variables".to_owned());
-                }
-                self.variables.insert((*key).to_owned(), value.join(" "));
-                success
-            }
-            "clear" => {
-                plain.first().map(|key| self.variables.remove(*key));
-                success
-            }
-            "isset" => answer(plain.first().is_some_and(|value| !value.is_empty())),
-            "iseq" => answer(matches!(plain.as_slice(), [one, other] if one == other)),
-            "goto" => {
-                let label = plain.first().copied().unwrap_or_default();
-                let target = self.lines.iter().position(|line| line.strip_prefix(':').map(str::trim) == Some(label));
-                target.map(Ran::Jump).ok_or_else(|| format!("no label `{label}`"))
-            }
-            "chain" | "imgexec" => self.url(&plain).map(|url| Ran::Step(Step::Chain(url))),
-            "kernel" | "imgselect" | "imgfetch-kernel" => {
-                let url = self.url(&plain)?;
-                self.command_line = plain.get(1..).unwrap_or_default().join(" ");
-                self.has_kernel = true;
-                Ok(Ran::Step(Step::Kernel(url)))
-            }
-            "imgargs" => {
-                self.command_line = plain.get(1..).unwrap_or_default().join(" ");
-                success
-            }
-            "initrd" | "module" | "imgfetch" => self.url(&plain).map(|url| Ran::Step(Step::Initrd(url))),
-            "sleep" => {
-                let seconds = plain.first().and_then(|seconds| seconds.parse().ok()).unwrap_or(1);
-                Ok(Ran::Step(Step::Sleep(Duration::from_secs(seconds).min(SLEEP_MAX))))
-            }
-            "boot" if self.has_kernel => Ok(Ran::Step(Step::Boot(self.command_line.clone()))),
-            "boot" => answer(false),
-            "exit" | "sanboot" => Ok(Ran::Step(Step::LocalDisk)),
-            "reboot" | "poweroff" | "shell" => Err(format!("script ended in `{name}`")),
-            label if label.starts_with(':') => success,
-            comment if comment.starts_with('#') => success,
-            other => Err(format!("command `{}` is not simulated", other.escape_debug())),
+    /// Takes a script that was asked for and has come.
+    ///
+    /// # Errors
+    /// What makes it none.
+    pub fn take(&mut self, from: Location, script: &[u8]) -> Result<(), String> {
+        let text = std::str::from_utf8(script).map_err(|_| "script is not text".to_owned())?;
+        if script.len() > SCRIPT_BYTES_MAX {
+            return Err("script is too long".to_owned());
+        }
+        match self {
+            Interpreter::Ipxe(ipxe) => ipxe.take(from, text),
+            Interpreter::Grub(grub) => grub.take(text),
+            Interpreter::Pxelinux(pxelinux) => pxelinux.take(text),
         }
     }
-
-    fn url(&self, arguments: &[&str]) -> Result<Url, String> {
-        let text = arguments.first().copied().unwrap_or_default();
-        Url::parse(text, self.base.as_ref()).ok_or_else(|| format!("URL `{}` is not understood", text.escape_debug()))
-    }
-
-    /// Replaces `${name}` and `${name:format}`; unknown names are empty, as in iPXE.
-    fn expand(&self, text: &str) -> Result<String, String> {
-        let mut out = String::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once("${") {
-            out.push_str(before);
-            let Some((name, after)) = after.split_once('}') else { return Err("`${` without `}`".to_owned()) };
-            let (name, format) = name.split_once(':').unwrap_or((name, ""));
-            let value = self.variables.get(name).map_or("", String::as_str);
-            match format {
-                "hexhyp" => out.push_str(&value.replace(':', "-")),
-                "hexraw" => out.push_str(&value.replace(':', "")),
-                "uristring" => value.bytes().for_each(|byte| match byte {
-                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
-                    _ => out.push_str(&format!("%{byte:02X}")),
-                }),
-                _ => out.push_str(value),
-            }
-            if out.len() > SCRIPT_LINE_BYTES_MAX {
-                return Err("line is too long".to_owned());
-            }
-            rest = after;
-        }
-        out.push_str(rest);
-        Ok(out)
-    }
-}
-
-/// Lines without their ends; one that ends in a backslash goes on in the next.
-fn joined_lines(text: &str) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    let mut continues = false;
-    for line in text.lines() {
-        let line = line.trim();
-        let (line, goes_on) = line.strip_suffix('\\').map_or((line, false), |line| (line, true));
-        match lines.last_mut().filter(|_| continues) {
-            Some(last) => last.push_str(line),
-            None => lines.push(line.to_owned()),
-        }
-        continues = goes_on;
-    }
-    lines
-}
-
-/// The commands of a line, each with its condition.
-fn commands(line: &str) -> Vec<(Condition, String)> {
-    let mut commands = Vec::new();
-    let mut condition = Condition::Always;
-    let mut words: Vec<&str> = Vec::new();
-    for word in line.split_whitespace() {
-        let next = match word {
-            "||" => Condition::OnFailure,
-            "&&" => Condition::OnSuccess,
-            _ => {
-                words.push(word);
-                continue;
-            }
-        };
-        commands.push((condition, words.join(" ")));
-        words.clear();
-        condition = next;
-    }
-    commands.push((condition, words.join(" ")));
-    commands
-}
-
-/// Arguments without leading options. Those with a value of their own (`--name X`, `-n X`) are taken with it.
-fn without_options<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
-    let mut rest = arguments;
-    while let Some((first, after)) = rest.split_first() {
-        if !first.starts_with('-') || *first == "-" {
-            break;
-        }
-        let has_value = matches!(*first, "--name" | "-n" | "--timeout" | "-t" | "--drive" | "-d");
-        rest = if has_value { after.get(1..).unwrap_or_default() } else { after };
-    }
-    rest.to_vec()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn at(text: &str) -> Url {
-        Url::parse(text, None).unwrap()
-    }
-
-    fn follow(script: &str) -> Interpreter {
-        let mac = ("net0/mac".to_owned(), "02:00:00:00:00:01".to_owned());
-        let mut interpreter = Interpreter::new([mac, ("net0/ip".to_owned(), "10.0.0.9".to_owned())]);
-        interpreter.chain(at("http://10.0.0.1:5248/boot.ipxe?mac=x"), script.as_bytes()).unwrap();
-        interpreter
-    }
-
-    #[test]
-    fn a_boot_script_is_followed_to_its_command_line() {
-        let mut script = follow(
-            "#!ipxe\n# hello\nset base http://10.0.0.1:5248/environment/amd64\necho booting ${net0/mac}\n\
-             kernel ${base}/kernel initrd=initrd bootstorm.claim=00ff \\\n  bootstorm.mac=${net0/mac:hexhyp} ip=${net0/ip}\n\
-             initrd --name initrd ${base}/initrd || goto failed\ninitrd /ca.cpio\nboot\n:failed\nsleep 3\ngoto failed\n",
-        );
-        assert_eq!(script.next(), Step::Kernel(at("http://10.0.0.1:5248/environment/amd64/kernel")));
-        script.done(Outcome::Success);
-        assert_eq!(script.next(), Step::Initrd(at("http://10.0.0.1:5248/environment/amd64/initrd")));
-        script.done(Outcome::Success);
-        assert_eq!(script.next(), Step::Initrd(at("http://10.0.0.1:5248/ca.cpio")));
-        script.done(Outcome::Success);
-        let line = "initrd=initrd bootstorm.claim=00ff bootstorm.mac=02-00-00-00-00-01 ip=10.0.0.9";
-        assert_eq!(script.next(), Step::Boot(line.to_owned()));
-    }
-
-    #[test]
-    fn failures_go_to_their_alternative_or_end_the_script() {
-        let mut script = follow("#!ipxe\nchain --autofree first || chain /second?a=${net0/mac:uristring}\n");
-        assert_eq!(script.next(), Step::Chain(at("http://10.0.0.1:5248/first")));
-        script.done(Outcome::Failure);
-        assert_eq!(script.next(), Step::Chain(at("http://10.0.0.1:5248/second?a=02%3A00%3A00%3A00%3A00%3A01")));
-        script.done(Outcome::Failure);
-        assert!(matches!(script.next(), Step::Failed(_)));
-        let mut looping = follow("#!ipxe\n:again\nsleep 30\ngoto again\n");
-        assert_eq!(looping.next(), Step::Sleep(Duration::from_secs(30)));
-        looping.done(Outcome::Success);
-        assert_eq!(looping.next(), Step::Sleep(Duration::from_secs(30)));
-    }
-
-    #[test]
-    fn conditions_and_ends() {
-        let mut script =
-            follow("#!ipxe\niseq ${net0/ip} 10.0.0.9 && isset ${x} || sanboot --no-describe --drive 0x80\n");
-        assert_eq!(script.next(), Step::LocalDisk);
-        assert!(matches!(follow("#!ipxe\n:a\ngoto a\n").next(), Step::Failed(why) if why.contains("loops")));
-        assert!(matches!(follow("#!ipxe\nntp x\n").next(), Step::Failed(why) if why.contains("`ntp`")));
-        assert!(matches!(follow("#!ipxe\nkernel ftp://x/y\n").next(), Step::Failed(why) if why.contains("URL")));
-        assert!(matches!(follow("#!ipxe\n").next(), Step::Failed(why) if why.contains("ended")));
-        assert!(Interpreter::new([]).chain(at("http://10.0.0.1/x"), b"MZ\x90").is_err());
+    pub fn at(text: &str) -> Location {
+        Location::parse(text, None).unwrap()
     }
 
     #[test]
     fn urls_have_addresses_and_clean_targets() {
-        assert_eq!(at("http://10.0.0.1").target, "/");
-        assert_eq!(at("http://10.0.0.1/a").server.port(), 80);
-        assert_eq!(Url::parse("http://name/x", None), None);
-        assert_eq!(Url::parse("http://10.0.0.1/a b", None), None);
-        assert_eq!(Url::parse("x", None), None);
+        assert_eq!(Url::parse("http://10.0.0.1").unwrap().target, "/");
+        assert_eq!(Url::parse("http://10.0.0.1/a").unwrap().server.port(), 80);
+        assert_eq!(Url::parse("http://name/x"), None);
+        assert_eq!(Url::parse("http://10.0.0.1/a b"), None);
+        assert_eq!(Location::parse("x", None), None);
+        assert_eq!(Location::parse("ftp://10.0.0.1/x", Some(&at("tftp://10.0.0.1/x"))), None);
+    }
+
+    #[test]
+    fn names_are_relative_to_where_the_script_came_from() {
+        let http = at("http://10.0.0.1/a/b.ipxe?mac=1/2");
+        assert_eq!(Location::parse("c", Some(&http)), Some(at("http://10.0.0.1/a/c")));
+        assert_eq!(Location::parse("/c", Some(&http)), Some(at("http://10.0.0.1/c")));
+        let tftp = at("tftp://10.0.0.1/a/b");
+        assert_eq!(
+            Location::parse("c", Some(&tftp)),
+            Some(Location::Tftp(Ipv4Addr::new(10, 0, 0, 1), "a/c".to_owned()))
+        );
+        assert_eq!(Location::parse("/c", Some(&tftp)), Some(at("tftp://10.0.0.1/c")));
+        assert_eq!(tftp.absolute("/grub/x"), Location::Tftp(Ipv4Addr::new(10, 0, 0, 1), "/grub/x".to_owned()));
+        assert_eq!((http.file_name(), tftp.beside("c").file_name()), ("b.ipxe", "c"));
+        assert_eq!(at("tftp://10.0.0.1/b").beside("c"), at("tftp://10.0.0.1/c"));
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,10 +20,11 @@ use signal_hook::iterator::Signals;
 use socket2::SockRef;
 
 use crate::address::Addresses;
+use crate::limits::REBOOT_PAUSE;
 use crate::link;
-use crate::node::{Action, Node, Settings, Stage};
+use crate::node::{Action, Ending, Node, Settings, Stage};
 use crate::report::{End, Expected, Live, Outcome, Recorder, Report, Run};
-use crate::schedule::Start;
+use crate::schedule::{Start, reboot};
 
 /// What is to be played.
 pub struct Storm {
@@ -31,7 +33,20 @@ pub struct Storm {
     /// The nodes.
     pub starts: Vec<Start>,
     /// What they share.
-    pub settings: Settings,
+    pub settings: Rc<Settings>,
+    /// How often they boot.
+    pub course: Course,
+}
+
+/// How often the nodes boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// Once.
+    Once,
+    /// Again and again: each anew after its end, until this time, after which nobody starts any more.
+    Again(Duration),
+    /// Twice: once as scheduled and unmeasured, and when all have ended, all at once and measured.
+    Twice,
 }
 
 /// Why a storm could not be played.
@@ -60,7 +75,14 @@ const PACKET_BUFFER_BYTES: usize = 16 << 20;
 pub fn play(storm: Storm, mut run: Run, live: &mut Live) -> Result<Report, Error> {
     let mut player = Player::new(&storm)?;
     let stop = catch_signals(&player.driver)?;
-    let (late, wall) = player.play(&storm.starts, &stop, live)?;
+    let starts = match storm.course {
+        Course::Once | Course::Again(_) => storm.starts.clone(),
+        Course::Twice => {
+            player.play(&storm.starts, Course::Once, &stop, &mut Live::hidden())?;
+            player.again(&storm)
+        }
+    };
+    let (late, wall) = player.play(&starts, storm.course, &stop, live)?;
     if let Some(source) = player.fault.take() {
         return Err(Error::Interface { name: storm.interface, source });
     }
@@ -111,6 +133,8 @@ struct Seat {
     is_sending: bool,
     /// The timer in the heap.
     due: Option<Duration>,
+    /// What the next boot starts as.
+    start: Start,
 }
 
 struct Player {
@@ -121,8 +145,17 @@ struct Player {
     seats: Vec<Seat>,
     by_mac: HashMap<[u8; 6], u32>,
     timers: BinaryHeap<Reverse<(Duration, u32)>>,
+    /// Nodes that boot anew, with when.
+    reboots: VecDeque<(Duration, u32)>,
+    /// Nodes that are on.
+    live: u64,
+    settings: Rc<Settings>,
+    /// Until when ended nodes boot anew.
+    again_until: Option<Duration>,
     origin: Instant,
     recorder: Recorder,
+    /// Whether frames are being received.
+    listens: bool,
     /// The packet socket has failed: no node can go on.
     fault: Option<io::Error>,
 }
@@ -157,8 +190,13 @@ impl Player {
             seats,
             by_mac,
             timers: BinaryHeap::new(),
+            reboots: VecDeque::new(),
+            live: 0,
+            settings: Rc::clone(&storm.settings),
+            again_until: None,
             origin: Instant::now(),
-            recorder: Recorder::new(&Stage::NAMES),
+            recorder: Recorder::new(Stage::NAMES),
+            listens: false,
             fault: None,
         })
     }
@@ -167,22 +205,69 @@ impl Player {
         self.origin.elapsed()
     }
 
+    /// Makes ready for the second boot of all nodes; what was recorded of the first is forgotten.
+    fn again(&mut self, storm: &Storm) -> Vec<Start> {
+        self.recorder = Recorder::new(Stage::NAMES);
+        self.timers.clear();
+        let starts: Vec<Start> =
+            storm.starts.iter().map(|start| Start { due: Duration::ZERO, ..reboot(start) }).collect();
+        for (index, start) in (0u32..).zip(&starts) {
+            self.renew(index, *start);
+        }
+        starts
+    }
+
+    /// Puts a machine that is off into a seat whose last one has ended.
+    fn renew(&mut self, index: u32, start: Start) {
+        if let Some(seat) = self.seats.get_mut(index as usize) {
+            seat.start = start;
+            seat.due = None;
+            seat.node = Node::new(index, start, Rc::clone(&self.settings));
+        }
+    }
+
+    fn power_on(&mut self, index: u32) {
+        let now = self.now();
+        self.live += 1;
+        self.recorder.started(now);
+        self.recorder.entered(now, None, Stage::Dhcp.index());
+        self.turn(index, |node| node.start(now));
+    }
+
     /// Runs until all nodes have ended; gives the largest lateness of a start, and the time it all took.
-    fn play(&mut self, starts: &[Start], stop: &AtomicBool, live: &mut Live) -> Result<(Duration, Duration), Error> {
-        self.submit(0, 0, Kind::Frames, Operation::ReceiveDatagrams { socket: self.packet });
+    fn play(
+        &mut self,
+        starts: &[Start],
+        course: Course,
+        stop: &AtomicBool,
+        live: &mut Live,
+    ) -> Result<(Duration, Duration), Error> {
+        if !self.listens {
+            self.submit(0, 0, Kind::Frames, Operation::ReceiveDatagrams { socket: self.packet });
+            self.listens = true;
+        }
         self.origin = Instant::now();
-        self.recorder.expect(Expected::Count(starts.len() as u64));
+        self.again_until = match course {
+            Course::Again(until) => Some(until),
+            Course::Once | Course::Twice => None,
+        };
+        self.recorder.expect(self.again_until.map_or(Expected::Count(starts.len() as u64), Expected::Until));
         let mut late = Duration::ZERO;
         let mut started = 0;
         let mut completions = Vec::new();
-        while self.recorder.done() + self.recorder.failed() < starts.len() as u64 && !stop.load(Ordering::Relaxed) {
+        let is_over =
+            |player: &Player, started| started == starts.len() && player.live == 0 && player.reboots.is_empty();
+        while !is_over(self, started) && self.fault.is_none() && !stop.load(Ordering::Relaxed) {
             while let Some(start) = starts.get(started).filter(|start| start.due <= self.now()) {
-                let now = self.now();
-                late = late.max(now - start.due);
-                self.recorder.started(now);
-                self.recorder.entered(now, None, Stage::Dhcp.index());
-                self.turn(started as u32, |node| node.start(now));
+                late = late.max(self.now() - start.due);
+                self.power_on(started as u32);
                 started += 1;
+            }
+            while let Some((_, index)) = self.reboots.pop_front_if(|(due, _)| *due <= self.origin.elapsed()) {
+                if let Some(start) = self.seats.get(index as usize).map(|seat| reboot(&seat.start)) {
+                    self.renew(index, start);
+                    self.power_on(index);
+                }
             }
             self.fire_timers();
             while let Some((node, is_usable)) = self.addresses.poll() {
@@ -191,16 +276,41 @@ impl Player {
             }
             let next_timer = self.timers.peek().map(|Reverse((due, _))| *due);
             let next_start = starts.get(started).map(|start| start.due);
-            let next = [next_timer, next_start, live.next()].into_iter().flatten().min();
+            let next_reboot = self.reboots.front().map(|(due, _)| *due);
+            let next = [next_timer, next_start, next_reboot, live.next()].into_iter().flatten().min();
             self.driver.wait(next.map(|due| self.origin + due), &mut completions)?;
             completions.drain(..).for_each(|completion| self.handle(completion));
-            if self.fault.is_some() {
-                break;
-            }
             live.show(self.now(), &self.recorder);
         }
         live.finish();
         Ok((late, self.now()))
+    }
+
+    /// A node has ended: notes how, and lets it boot anew if it is to.
+    fn ended(&mut self, index: u32, ended: &crate::node::Ended) {
+        self.live -= 1;
+        let reason = match &ended.ending {
+            Ending::Failed(reason) => reason.to_string(),
+            Ending::Done | Ending::Died => String::new(),
+        };
+        let outcome = match &ended.ending {
+            Ending::Done => Outcome::Done,
+            Ending::Failed(_) => Outcome::Failed(&reason),
+            Ending::Died => Outcome::Died,
+        };
+        let end = End {
+            node: index,
+            outcome,
+            stage: ended.stage.index(),
+            spans: &ended.spans,
+            started: ended.started,
+            bytes: ended.bytes,
+        };
+        self.recorder.ended(ended.at, &end);
+        let due = ended.at + REBOOT_PAUSE;
+        if self.again_until.is_some_and(|until| due < until) {
+            self.reboots.push_back((due, index));
+        }
     }
 
     fn fire_timers(&mut self) {
@@ -230,11 +340,9 @@ impl Player {
             self.recorder.entered(now, Some(before.index()), after.index());
         }
         if let Some(ended) = seat.node.take_ended() {
-            let reason = ended.result.map_err(|reason| reason.to_string());
-            let outcome = reason.as_ref().map_or_else(|reason| Outcome::Failed(reason), |()| Outcome::Done);
-            let (stage, started, bytes) = (ended.stage.index(), ended.started, ended.bytes);
-            self.recorder.ended(now, &End { node: index, outcome, stage, spans: &ended.spans, started, bytes });
+            self.ended(index, &ended);
         }
+        let Some(seat) = self.seats.get_mut(index as usize) else { return };
         let due = seat.node.next_timeout();
         // Timers that have moved stay in the heap and find nothing when they are due; to keep them few, a later time is only
         // entered when the earlier one has come.
@@ -323,6 +431,15 @@ impl Player {
                 let (connection, connecting) = (seat.connection.take(), seat.connecting.take());
                 connection.into_iter().for_each(|connection| self.driver.close(connection));
                 connecting.into_iter().for_each(|operation| self.driver.cancel(operation));
+            }
+            Action::Vanish(address) => {
+                // Without its address nothing of it answers any more; what it had open stays as it is until the end,
+                // so that not even a farewell goes out.
+                seat.serial += 1;
+                seat.outbox.clear();
+                seat.is_sending = false;
+                seat.connecting.take().into_iter().for_each(|operation| self.driver.cancel(operation));
+                address.into_iter().for_each(|address| self.addresses.release(address));
             }
         }
     }
@@ -424,7 +541,7 @@ impl Player {
 
 fn seat(index: u32, start: Start, storm: &Storm) -> Seat {
     Seat {
-        node: Node::new(index, start, storm.settings),
+        node: Node::new(index, start, Rc::clone(&storm.settings)),
         connection: None,
         connecting: None,
         socket: None,
@@ -432,5 +549,6 @@ fn seat(index: u32, start: Start, storm: &Storm) -> Seat {
         outbox: VecDeque::new(),
         is_sending: false,
         due: None,
+        start,
     }
 }
