@@ -1,11 +1,19 @@
 #!/usr/bin/env bash
 # Installs the peers and clients that the benches compare with, on Debian or Ubuntu. Nothing is started by it.
 set -euo pipefail
-packages=(nginx-light wrk dnsmasq-base dnsperf kea-admin)
+packages=(nginx-light lighttpd wrk dnsmasq-base dnsperf kea-admin b3sum zstd)
 # Not installed, because they would run as services or shut one another out; what they depend on is installed.
 unpacked=(atftpd tftpd-hpa kea-dhcp4-server nsd knot bind9)
 programs=(atftpd in.tftpd kea-dhcp4 nsd nsd-control knotd knotc named)
 peers=$(dirname "$0")/../.lab/peers
+# From crates.io, without what they can be built without. Cases beside one that cannot be built say so.
+crate() {
+    local program=$1
+    [ -x "$peers/bin/$program" ] || nice cargo install --quiet --locked --root "$peers" "$@" ||
+        echo "bench: $program cannot be built here" >&2
+}
+crate tftpd --version 1.0.0
+crate static-web-server --version 2.44.1 --no-default-features
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query --show --showformat '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || missing+=("$package")

@@ -45,6 +45,19 @@ pub struct Taken {
     pub bytes: u64,
     /// From the first request to the end.
     pub seconds: f64,
+    /// Octets of the connection that had least.
+    pub least_bytes: u64,
+    /// Octets of the connection in the middle.
+    pub median_bytes: u64,
+}
+
+impl Taken {
+    /// Sums up what each connection took.
+    pub fn of(mut each: Vec<u64>, seconds: f64) -> Self {
+        each.sort_unstable();
+        let median_bytes = each.get(each.len() / 2).copied().unwrap_or(0);
+        Self { bytes: each.iter().sum(), seconds, least_bytes: each.first().copied().unwrap_or(0), median_bytes }
+    }
 }
 
 /// Loads a server until the time is over; bodies in flight are cut off, and what came of them counts.
@@ -74,11 +87,11 @@ pub fn run(load: &Load<'_>) -> io::Result<Taken> {
                 }
             });
         }
-        let mut bytes = 0;
+        let mut each = Vec::with_capacity(load.connections);
         while let Some(done) = tasks.join_next().await {
-            bytes += done.map_err(io::Error::other)??;
+            each.push(done.map_err(io::Error::other)??);
         }
-        Ok(Taken { bytes, seconds: started.elapsed().as_secs_f64() })
+        Ok(Taken::of(each, started.elapsed().as_secs_f64()))
     })
 }
 

@@ -1,93 +1,159 @@
-//! HTTP beside nginx: small files by wrk, a large one by a client that throws bodies away.
+//! HTTP beside nginx, and in two cases beside lighttpd and static-web-server: small files by wrk, large ones by a client
+//! that throws bodies away, connections that do nothing.
 //!
 //! Each server has one worker on processor 0. *samecore*: the client shares it, so that the work of both is all there is;
 //! *twocore*: the client has processor 1. On loopback part of the server's work is done in the client's context; figures
-//! of the server alone are therefore only taken for small responses.
+//! of the server alone are therefore only taken for small responses, and where the issue asks for them beside the total.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+mod image;
+mod load;
+mod servers;
+
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-use bootstorm_tests::lab::{Error, process};
+use bootstorm_tests::lab::Error;
 
-use crate::case::{Absent, Goal, Measure, Sample};
-use crate::cgroup::Group;
-use crate::client::{Bodies, Taken};
+use crate::case::{Goal, Measure, Sample};
+use crate::client::Bodies;
 use crate::limits;
 use crate::pairs::{Options, Time, interleaved};
-use crate::server::{Server, accepts, confined, free_address};
+use crate::server::Server;
 use crate::suite::{Failed, Suite};
+use load::Work;
+use servers::{Fleet, Peer, Place};
 
-const PEER: &str = "nginx";
-const SERVER_PROCESSOR: usize = 0;
-
-/// How a case loads a server.
-#[derive(Debug, Clone, Copy)]
-enum Work {
-    /// wrk asks for a small file on so many connections, each kept or each for one request.
-    Requests { file: &'static str, connections: usize, keep: bool },
-    /// The bulk client asks for the large file.
-    Bulk { connections: usize, processor: usize, bodies: Bodies },
-}
+type Goals = &'static [(Measure, Goal)];
 
 struct Case {
     name: &'static str,
+    fleet: Fleet,
     work: Work,
-    goals: &'static [(Measure, Goal)],
+    peers: &'static [Peer],
+    goals: Goals,
+    /// Held against our own figures, without a peer.
+    alone: Goals,
+}
+
+const NGINX: &[Peer] = &[Peer::Nginx];
+const ALL_PEERS: &[Peer] = &[Peer::Nginx, Peer::Lighttpd, Peer::StaticWebServer];
+
+const fn case(name: &'static str, fleet: Fleet, work: Work, peers: &'static [Peer], goals: Goals) -> Case {
+    Case { name, fleet, work, peers, goals, alone: &[] }
 }
 
 const fn requests(file: &'static str, connections: usize, keep: bool) -> Work {
     Work::Requests { file, connections, keep }
 }
 
-const CASES: [Case; 7] = [
-    Case {
-        name: "http-1k-keepalive-64",
-        work: requests("1k", 64, true),
-        goals: &[(Measure::ServerCpu, Goal::AtMost(0.60))],
-    },
-    Case {
-        name: "http-1k-keepalive-1000",
-        work: requests("1k", 1000, true),
-        goals: &[(Measure::ServerCpu, Goal::AtMost(0.60))],
-    },
-    Case {
-        name: "http-1k-close-64",
-        work: requests("1k", 64, false),
-        goals: &[(Measure::ServerCpu, Goal::AtMost(0.85))],
-    },
-    Case {
-        name: "http-64k-keepalive-64",
-        work: requests("64k", 64, true),
-        goals: &[(Measure::ServerCpu, Goal::AtMost(0.75))],
-    },
-    Case {
-        name: "http-bulk-100-samecore-trunc",
-        work: Work::Bulk { connections: 100, processor: 0, bodies: Bodies::Trunc },
-        goals: &[(Measure::TotalCpu, Goal::AtMost(0.60)), (Measure::Throughput, Goal::AtLeast(1.80))],
-    },
-    Case {
-        name: "http-bulk-100-twocore-trunc",
-        work: Work::Bulk { connections: 100, processor: 1, bodies: Bodies::Trunc },
-        goals: &[(Measure::TotalCpu, Goal::AtMost(1.05)), (Measure::Throughput, Goal::AtLeast(0.95))],
-    },
-    Case {
-        name: "http-bulk-100-twocore-copy",
-        work: Work::Bulk { connections: 100, processor: 1, bodies: Bodies::Copy },
-        goals: &[(Measure::TotalCpu, Goal::AtMost(0.95)), (Measure::Throughput, Goal::AtLeast(1.00))],
-    },
-];
+const fn bulk(connections: usize, processor: usize, bodies: Bodies) -> Work {
+    Work::Bulk { connections, processor, bodies }
+}
 
-const ABSENT: [Absent; 7] = [
-    Absent { case: "http-bulk-1000-samecore-trunc", reason: "fairness-is-not-measured-yet" },
-    Absent { case: "http-stream-memory-1000", reason: "memory-is-not-measured-yet" },
-    Absent { case: "http-image-zstd-twocore", reason: "no-image-case-yet" },
-    Absent { case: "http-image-zstd-samecore", reason: "no-image-case-yet" },
-    Absent { case: "http-idle-memory", reason: "memory-is-not-measured-yet" },
-    Absent { case: "http-epoll-1k-keepalive-64", reason: "no-epoll-backend-yet" },
-    Absent { case: "http-epoll-bulk-100-twocore-trunc", reason: "no-epoll-backend-yet" },
+const SAMECORE: usize = servers::PROCESSOR;
+const TWOCORE: usize = load::PROCESSOR;
+
+/// By fleet, so that each is started once.
+const CASES: [Case; 14] = [
+    case(
+        "http-1k-keepalive-64",
+        Fleet::Files,
+        requests("1k", 64, true),
+        ALL_PEERS,
+        &[(Measure::ServerCpu, Goal::AtMost(0.60))],
+    ),
+    case(
+        "http-1k-keepalive-1000",
+        Fleet::Files,
+        requests("1k", 1000, true),
+        NGINX,
+        &[(Measure::ServerCpu, Goal::AtMost(0.60))],
+    ),
+    case(
+        "http-1k-close-64",
+        Fleet::Files,
+        requests("1k", 64, false),
+        NGINX,
+        &[(Measure::ServerCpu, Goal::AtMost(0.85))],
+    ),
+    case(
+        "http-64k-keepalive-64",
+        Fleet::Files,
+        requests("64k", 64, true),
+        NGINX,
+        &[(Measure::ServerCpu, Goal::AtMost(0.75))],
+    ),
+    case(
+        "http-bulk-100-samecore-trunc",
+        Fleet::Files,
+        bulk(100, SAMECORE, Bodies::Trunc),
+        NGINX,
+        &[(Measure::TotalCpu, Goal::AtMost(0.60)), (Measure::Throughput, Goal::AtLeast(1.80))],
+    ),
+    case(
+        "http-bulk-100-twocore-trunc",
+        Fleet::Files,
+        bulk(100, TWOCORE, Bodies::Trunc),
+        ALL_PEERS,
+        &[(Measure::TotalCpu, Goal::AtMost(1.05)), (Measure::Throughput, Goal::AtLeast(0.95))],
+    ),
+    case(
+        "http-bulk-100-twocore-copy",
+        Fleet::Files,
+        bulk(100, TWOCORE, Bodies::Copy),
+        NGINX,
+        &[(Measure::TotalCpu, Goal::AtMost(0.95)), (Measure::Throughput, Goal::AtLeast(1.00))],
+    ),
+    Case {
+        name: "http-bulk-1000-samecore-trunc",
+        fleet: Fleet::Files,
+        work: bulk(1000, SAMECORE, Bodies::Trunc),
+        peers: NGINX,
+        goals: &[(Measure::TotalCpu, Goal::AtMost(0.60)), (Measure::ServerCpu, Goal::AtMost(1.50))],
+        alone: &[(Measure::Fairness, Goal::AtLeast(0.90))],
+    },
+    case(
+        "http-stream-memory-1000",
+        Fleet::Files,
+        Work::BusyMemory { connections: 1000 },
+        NGINX,
+        &[(Measure::Memory, Goal::AtMost(0.25))],
+    ),
+    case(
+        "http-idle-memory",
+        Fleet::Small,
+        Work::IdleMemory { connections: limits::IDLE_CONNECTIONS },
+        NGINX,
+        &[(Measure::BytesPerConnection, Goal::AtMost(2.00))],
+    ),
+    case(
+        "http-image-zstd-twocore",
+        Fleet::Image,
+        bulk(100, TWOCORE, Bodies::Trunc),
+        NGINX,
+        &[(Measure::TotalCpu, Goal::AtMost(0.42))],
+    ),
+    case(
+        "http-image-zstd-samecore",
+        Fleet::Image,
+        bulk(100, SAMECORE, Bodies::Trunc),
+        NGINX,
+        &[(Measure::TotalCpu, Goal::AtMost(0.25))],
+    ),
+    case(
+        "http-epoll-1k-keepalive-64",
+        Fleet::Epoll,
+        requests("1k", 64, true),
+        NGINX,
+        &[(Measure::ServerCpu, Goal::AtMost(0.75))],
+    ),
+    case(
+        "http-epoll-bulk-100-twocore-trunc",
+        Fleet::Epoll,
+        bulk(100, TWOCORE, Bodies::Trunc),
+        NGINX,
+        &[(Measure::TotalCpu, Goal::AtMost(1.60))],
+    ),
 ];
 
 /// Runs the suite, prints its lines as they come and writes its record.
@@ -95,146 +161,122 @@ const ABSENT: [Absent; 7] = [
 /// # Errors
 /// When a server or client does not do its work; nothing is recorded then.
 pub fn run(options: &Options) -> Result<(), Failed> {
-    let once = (options.load(Time::Measured) + limits::BETWEEN_LOADS) * 2;
-    let each = once * u32::try_from(options.rounds()).unwrap_or(u32::MAX);
-    let cases = CASES.iter().map(|case| (case.name, each));
-    let plan: Vec<_> = cases.chain(ABSENT.iter().map(|absent| (absent.case, Duration::ZERO))).collect();
+    let plan: Vec<_> = CASES.iter().map(|case| (case.name, expected(case, options))).collect();
     let mut suite = Suite::begin("http", options, &plan)?;
     let outcome = run_cases(&mut suite, options);
     suite.end(outcome)
 }
 
-fn run_cases(suite: &mut Suite<'_>, options: &Options) -> Result<(), Error> {
-    let place = tempfile::tempdir().map_err(|source| Error::File { path: std::env::temp_dir(), source })?;
-    let place = place.path();
-    let files = place.join("files");
-    write_files(&files, if options.quick { limits::BULK_BYTES_QUICK } else { limits::BULK_BYTES })?;
-    suite.version_of(&options.bootstorm, &["--version"]);
-    suite.version_of(Path::new("nginx"), &["-v"]);
-    suite.version_of(Path::new("wrk"), &["-v"]);
+fn expected(case: &Case, options: &Options) -> Duration {
+    let sides = u32::try_from(1 + case.peers.len()).unwrap_or(u32::MAX);
+    let rounds = u32::try_from(options.rounds()).unwrap_or(u32::MAX);
+    let load = |time| case.work.duration(options, time) + limits::BETWEEN_LOADS;
+    (load(Time::Warm) + load(Time::Measured) * rounds) * sides
+}
 
-    let servers = Servers { ours: ours(options, place, &files)?, peer: nginx(place, &files)? };
-    for case in &CASES {
-        if !suite.takes(case.name) {
+fn run_cases(suite: &mut Suite<'_>, options: &Options) -> Result<(), Error> {
+    let directory = tempfile::tempdir().map_err(|source| Error::File { path: std::env::temp_dir(), source })?;
+    let place = Place::new(directory.path())?;
+    suite.version_of(&options.bootstorm, &["--version"]);
+    suite.version_of(Path::new("wrk"), &["-v"]);
+    for fleet in [Fleet::Files, Fleet::Small, Fleet::Image, Fleet::Epoll] {
+        let cases: Vec<_> = CASES.iter().filter(|case| case.fleet == fleet && suite.wants(case.name)).collect();
+        if cases.is_empty() {
             continue;
         }
-        let load = |server: &Server, time| load(options, &case.work, server, options.load(time));
-        let peers = [(PEER, &servers.peer)];
-        for comparison in interleaved(case.name, &servers.ours, &peers, options.rounds(), load)? {
-            suite.measured(comparison, case.goals)?;
+        if fleet == Fleet::Epoll && !servers::can_choose_backend(options)? {
+            for case in cases {
+                suite.takes(case.name);
+                suite.absent(case.name, "no-epoll-backend-yet");
+            }
+            continue;
         }
-    }
-    for absent in ABSENT {
-        if suite.takes(absent.case) {
-            suite.absent(absent.case, absent.reason);
+        if fleet == Fleet::Small {
+            run_fresh(suite, options, &place, fleet, &cases)?;
+        } else {
+            run_fleet(suite, options, &place, fleet, &cases)?;
         }
     }
     Ok(())
 }
 
-struct Servers {
-    ours: Server,
-    peer: Server,
-}
-
-fn ours(options: &Options, place: &Path, files: &Path) -> Result<Server, Error> {
-    let address = free_address()?;
-    let words = ["serve", &files.display().to_string(), "--http", &address.to_string(), "--workers", "1", "--data"];
-    let mut arguments: Vec<String> = words.map(str::to_owned).to_vec();
-    arguments.push(place.join("store").display().to_string());
-    let log = place.join("bootstorm.log");
-    Server::start("bootstorm", (&options.bootstorm, &arguments), SERVER_PROCESSOR, address, &log, accepts)
-}
-
-fn nginx(place: &Path, files: &Path) -> Result<Server, Error> {
-    let address = free_address()?;
-    let own = place.join("nginx");
-    let text = include_str!("../peers/nginx.conf")
-        .replace("PLACE", &own.display().to_string())
-        .replace("ADDRESS", &address.to_string())
-        .replace("FILES", &files.display().to_string());
-    // Its worker is nobody, who may look into the directories above as well.
-    let configuration = own.join("nginx.conf");
-    fs::create_dir_all(&own)
-        .and_then(|()| fs::write(&configuration, text))
-        .and_then(|()| fs::set_permissions(place, std::os::unix::fs::PermissionsExt::from_mode(0o755)))
-        .map_err(|source| Error::File { path: configuration.clone(), source })?;
-    let arguments = ["-c".to_owned(), configuration.display().to_string(), "-p".to_owned(), own.display().to_string()];
-    let log = place.join("nginx.log");
-    Server::start(PEER, (Path::new("nginx"), &arguments), SERVER_PROCESSOR, address, &log, accepts)
-}
-
-/// One file a size; bytes that nothing can shorten.
-fn write_files(directory: &Path, bulk_bytes: u64) -> Result<(), Error> {
-    let write = || {
-        fs::create_dir_all(directory)?;
-        let mut random = File::open("/dev/urandom")?;
-        for (name, bytes) in [("1k", 1 << 10), ("64k", 64 << 10), ("bulk", bulk_bytes)] {
-            let mut file = File::create(directory.join(name))?;
-            io::copy(&mut Read::by_ref(&mut random).take(bytes), &mut file)?;
-            file.flush()?;
+/// Cases whose every load needs a server that has done nothing before.
+fn run_fresh(
+    suite: &mut Suite<'_>,
+    options: &Options,
+    place: &Place,
+    fleet: Fleet,
+    cases: &[&Case],
+) -> Result<(), Error> {
+    fleet.write_files(place, options)?;
+    for case in cases {
+        suite.takes(case.name);
+        let peers: Vec<_> = case.peers.iter().map(|peer| (*peer, Some(*peer))).collect();
+        let named: Vec<_> = peers.iter().map(|(peer, side)| (peer.word(), side)).collect();
+        for (peer, _) in &peers {
+            suite.version_of(&peer.program(), peer.version_argument());
         }
-        Ok(())
-    };
-    write().map_err(|source| Error::File { path: directory.to_owned(), source })
-}
-
-fn load(options: &Options, work: &Work, server: &Server, duration: Duration) -> Result<Sample, Error> {
-    let group = Group::new("client")?;
-    let before = server.cpu_seconds()?;
-    let (units, seconds) = match *work {
-        Work::Requests { file, connections, keep } => {
-            let mut wrk = confined(&group, 1, Path::new("wrk"));
-            wrk.args(["-t1", &format!("-c{connections}"), &format!("-d{}s", duration.as_secs())]);
-            if !keep {
-                wrk.args(["-H", "Connection: close"]);
-            }
-            wrk.arg(format!("http://{}/{file}", server.address));
-            wrk_figures(&mut wrk)?
-        }
-        Work::Bulk { connections, processor, bodies } => {
-            let mut client = confined(&group, processor, &options.bench);
-            let bodies = match bodies {
-                Bodies::Trunc => "trunc",
-                Bodies::Copy => "copy",
+        let load = |side: &Option<Peer>, time| {
+            let server = match side {
+                None => fleet.start_ours(place, options)?,
+                Some(peer) => peer.start(place, fleet)?,
             };
-            client.args(["client-http", &server.address.to_string(), "/bulk", "--bodies", bodies]);
-            client.args(["--connections", &connections.to_string(), "--seconds", &duration.as_secs().to_string()]);
-            let answer = process::run(&mut client)?;
-            let taken: Taken = serde_json::from_str(&answer).map_err(|error| Error::Answer {
-                command: "bench client".to_owned(),
-                missing: error.to_string(),
-                answer,
-            })?;
-            (taken.bytes as f64, taken.seconds)
+            load::load(options, &case.work, &server, fleet.large(&server), time)
+        };
+        for comparison in interleaved(case.name, &None, &named, options.rounds(), load)? {
+            suite.measured(comparison, case.goals)?;
+        }
+    }
+    Ok(())
+}
+
+/// Cases that share one server of ours.
+fn run_fleet(
+    suite: &mut Suite<'_>,
+    options: &Options,
+    place: &Place,
+    fleet: Fleet,
+    cases: &[&Case],
+) -> Result<(), Error> {
+    let content = fleet.write_files(place, options)?;
+    let ours = fleet.start_ours(place, options)?;
+    // A stored octet stands for so many raw ones, on average over the image: connections that are cut off in its midst
+    // would else count only how well its first part could be compressed.
+    let raw_per_stored = match content.image {
+        None => 1.0,
+        Some(image) => {
+            let stored_bytes = load::length(ours.address, fleet.large(&ours))?;
+            suite.note("image_raw_bytes", image.raw_bytes);
+            suite.note("image_stored_bytes", stored_bytes);
+            image.raw_bytes as f64 / stored_bytes as f64
         }
     };
-    Ok(Sample {
-        units,
-        seconds,
-        server_cpu_seconds: server.cpu_seconds()? - before,
-        client_cpu_seconds: group.cpu_seconds()?,
-        ..Sample::default()
-    })
-}
-
-/// Requests and seconds of a run of wrk, which must have had no error and no other answer than 2xx.
-fn wrk_figures(wrk: &mut Command) -> Result<(f64, f64), Error> {
-    let answer = process::run(wrk)?;
-    let wrong = ["Socket errors", "Non-2xx"].into_iter().find(|wrong| answer.contains(wrong));
-    let figures = if wrong.is_none() { parse_wrk(&answer) } else { None };
-    figures.ok_or_else(|| Error::Answer {
-        command: "wrk".to_owned(),
-        missing: wrong.map_or("`N requests in S`", |_| "a run without errors").to_owned(),
-        answer,
-    })
-}
-
-/// `  123456 requests in 3.10s, 150.00MB read` → (123456, 3.1).
-fn parse_wrk(answer: &str) -> Option<(f64, f64)> {
-    let line = answer.lines().find_map(|line| line.trim().split_once(" requests in "))?;
-    let seconds = line.1.split_once("s,")?.0;
-    Some((line.0.parse().ok()?, seconds.parse().ok()?))
+    for case in cases {
+        suite.takes(case.name);
+        let mut peers = Vec::new();
+        for peer in case.peers {
+            if peer.is_installed() {
+                suite.version_of(&peer.program(), peer.version_argument());
+                peers.push(peer.start(place, fleet)?);
+            } else {
+                suite.absent(case.name, peer.missing());
+            }
+        }
+        let named: Vec<_> = peers.iter().map(|server| (server.name, server)).collect();
+        let load = |server: &Server, time| -> Result<Sample, Error> {
+            let sample = load::load(options, &case.work, server, fleet.large(server), time)?;
+            let raw_per_octet = if server.name == ours.name { raw_per_stored } else { 1.0 };
+            Ok(Sample { units: sample.units * raw_per_octet, ..sample })
+        };
+        let comparisons = interleaved(case.name, &ours, &named, options.rounds(), load)?;
+        if let (Some(any), false) = (comparisons.first(), case.alone.is_empty()) {
+            suite.measured(any.alone(), case.alone)?;
+        }
+        for comparison in comparisons {
+            suite.measured(comparison, case.goals)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -242,19 +284,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wrk_is_read() {
-        let answer = "Running 3s test @ http://127.0.0.1:1/1k\n  2 threads\n  31415 requests in 3.10s, 38.2MB read\n";
-        assert_eq!(parse_wrk(answer), Some((31_415.0, 3.1)));
-        assert_eq!(parse_wrk("unable to connect"), None);
-    }
-
-    #[test]
     fn every_case_is_there_once() {
-        let mut names: Vec<_> = CASES.iter().map(|case| case.name).chain(ABSENT.map(|absent| absent.case)).collect();
+        let mut names: Vec<_> = CASES.iter().map(|case| case.name).collect();
         names.sort_unstable();
-        let all = names.len();
         names.dedup();
-        assert_eq!(names.len(), all);
-        assert!(ABSENT.iter().all(|absent| !absent.reason.contains(' ')));
+        assert_eq!(names.len(), CASES.len());
+        assert!(CASES.iter().all(|case| case.peers.contains(&Peer::Nginx)));
     }
 }

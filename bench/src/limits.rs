@@ -20,6 +20,24 @@ pub const SERVER_START: Duration = Duration::from_secs(120);
 pub const BULK_BYTES: u64 = 1 << 30;
 /// The same under `QUICK=1`; still more than the caches.
 pub const BULK_BYTES_QUICK: u64 = 256 << 20;
+/// Octets of the image at most; a tar of this machine's files may be shorter.
+pub const IMAGE_BYTES: u64 = 1 << 30;
+/// The same under `QUICK=1`.
+pub const IMAGE_BYTES_QUICK: u64 = 256 << 20;
+/// From so many connections on, what each of them gets is looked at over [`FAIRNESS_LOAD`].
+pub const FAIRNESS_CONNECTIONS: usize = 1000;
+/// How long fairness is looked at: long enough that each of a thousand connections has many turns.
+pub const FAIRNESS_LOAD: Duration = Duration::from_secs(4);
+/// How often memory is looked at while connections are busy.
+pub const MEMORY_INTERVAL: Duration = Duration::from_millis(200);
+/// Idle connections: as many as one worker of ours takes (8,192), less room for others.
+pub const IDLE_CONNECTIONS: usize = 8_000;
+/// What opening them takes; for the expected time only.
+pub const IDLE_LOAD: Duration = Duration::from_secs(3);
+/// Connections from one address of loopback: fewer than `bootstorm serve` takes from one source (4,096).
+pub const CONNECTIONS_PER_SOURCE: usize = 2_000;
+/// How long an answer to a small request may take.
+pub const ANSWER: Duration = Duration::from_secs(10);
 /// Octets that one read of a bulk client asks for.
 pub const READ_BYTES: usize = 1 << 20;
 /// Octets of a response's head.

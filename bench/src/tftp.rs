@@ -245,11 +245,11 @@ pub fn fetch(server: SocketAddr, name: &str, clients: u32, window_blocks: u16) -
             let name = name.to_owned();
             transfers.spawn(async move { transfer(begin, server, &name, window_blocks).await });
         }
-        let mut bytes = 0;
+        let mut each = Vec::new();
         while let Some(done) = transfers.join_next().await {
-            bytes += done.map_err(io::Error::other)??;
+            each.push(done.map_err(io::Error::other)??);
         }
-        Ok(Taken { bytes, seconds: begin.elapsed().as_secs_f64() })
+        Ok(Taken::of(each, begin.elapsed().as_secs_f64()))
     })
 }
 
