@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help setup build demo test e2e bench bench-http bench-tftp bench-dhcp bench-storm spec lint fmt clean-lab
+.PHONY: help setup build demo test e2e bench bench-http bench-tftp bench-dhcp bench-dns bench-storm spec lint fmt clean-lab
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ test: ## every check: format, lints, documentation, tests, guests
 e2e: ## only the tests that need machines, the largest image included
 	@tests/lab/e2e.sh
 
-bench: bench-http bench-tftp bench-dhcp ## every suite beside its peers (QUICK=1: shorter)
+bench: bench-http bench-tftp bench-dhcp bench-dns ## every suite beside its peers (QUICK=1: shorter)
 
 bench-http: ## HTTP beside nginx
 	@bench/run.sh http
@@ -32,6 +32,9 @@ bench-tftp: ## TFTP beside atftpd, dnsmasq and tftpd-hpa
 
 bench-dhcp: ## DHCP beside Kea and dnsmasq
 	@bench/run.sh dhcp
+
+bench-dns: ## NSD, Knot and BIND; ours when it is there
+	@bench/run.sh dns
 
 bench-storm: ## whole nodes by the thousand beside the stacks that people use; takes an hour
 	@bench/run.sh storm

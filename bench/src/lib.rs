@@ -9,6 +9,7 @@ pub mod case;
 pub mod cgroup;
 pub mod client;
 pub mod dhcp;
+pub mod dns;
 pub mod http;
 pub mod limits;
 pub mod memory;

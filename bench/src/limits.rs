@@ -97,3 +97,13 @@ pub const RELOAD_LEASES: u64 = 1_000_000;
 pub const RELOAD_LEASES_QUICK: u64 = 20_000;
 /// How long a rack may take until it answers after a reload.
 pub const RELOAD_PATIENCE: Duration = Duration::from_secs(60);
+/// Names of the zone that DNS servers are asked for.
+pub const DNS_NAMES: u32 = 20_000;
+/// Names of the zone whose memory is looked at.
+pub const DNS_NAMES_MANY: u32 = 100_000;
+/// Questions in a file, which dnsperf reads again and again.
+pub const DNS_QUESTIONS: u32 = 200_000;
+/// One question in so many is for a name that is not there: 5 %.
+pub const DNS_MISS_EVERY: u32 = 20;
+/// Share of queries that may be lost, or answered otherwise than the questions' file has them.
+pub const DNS_LOST_MAX: f64 = 0.01;

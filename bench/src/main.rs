@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bootstorm_bench::client::{self, Bodies, Load};
 use bootstorm_bench::pairs::Options;
-use bootstorm_bench::{dhcp, http, specification, storm, tftp};
+use bootstorm_bench::{dhcp, dns, http, specification, storm, tftp};
 use clap::{Parser, Subcommand};
 
 /// Speed as ratios beside named peers.
@@ -37,6 +37,8 @@ enum Command {
     Tftp,
     /// DHCP beside Kea and dnsmasq
     Dhcp,
+    /// DNS servers of others, as ours has none yet
+    Dns,
     /// Whole nodes by the thousand beside the stacks that people use
     Storm {
         /// Turns of each stack in a storm of a thousand; 3 by default
@@ -111,6 +113,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
             println!("{}: {}", document.display(), if is_new { "rewritten" } else { "unchanged" });
         }
         Command::Dhcp => dhcp::run(&options)?,
+        Command::Dns => dns::run(&options)?,
         Command::Storm { rounds, firmware, peers_too } => {
             storm::run(&options, &storm::Settings { rounds, firmware, peers_too })?;
         }

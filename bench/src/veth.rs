@@ -155,13 +155,20 @@ impl<'a> Servers<'a> {
     /// # Errors
     /// [`Error::Ended`] with the end of its log if one of the servers ends, [`Error::Timeout`].
     pub fn wait_for_ports(&mut self, ports: &[Port]) -> Result<(), Error> {
-        let link = self.link;
         wait::until(&format!("servers on {ports:?}"), limits::SERVER_START, || {
             self.check()?;
-            let mut ss = link.command(Side::Server, Path::new("ss"));
-            let bound = process::run(ss.args(["--no-header", "--numeric", "--tcp", "--udp", "--listening"]))?;
-            Ok(ports.iter().all(|port| is_bound(&bound, *port)).then_some(()))
+            Ok(self.are_bound(ports)?.then_some(()))
         })
+    }
+
+    /// Whether something listens on all of `ports`.
+    ///
+    /// # Errors
+    /// When `ss` does not tell.
+    pub fn are_bound(&self, ports: &[Port]) -> Result<bool, Error> {
+        let mut ss = self.link.command(Side::Server, Path::new("ss"));
+        let bound = process::run(ss.args(["--no-header", "--numeric", "--tcp", "--udp", "--listening"]))?;
+        Ok(ports.iter().all(|port| is_bound(&bound, *port)))
     }
 
     /// Fails when one of them has ended.
@@ -185,6 +192,14 @@ impl<'a> Servers<'a> {
     /// When the kernel does not say.
     pub fn cpu_seconds(&self) -> Result<f64, Error> {
         self.group.cpu_seconds()
+    }
+
+    /// Octets of their processes' resident memory now, pages of files included.
+    ///
+    /// # Errors
+    /// When the kernel does not tell the processes.
+    pub fn resident_bytes(&self) -> Result<u64, Error> {
+        Ok(memory::resident_bytes(&self.group.members()?))
     }
 
     /// Octets that their processes alone hold now, as [`memory`] counts them.
