@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bootstorm_tests::lab::{Error, process};
+use bootstorm_tests::lab::{Error, process, wait};
 use serde_json::{Value, json};
 
 use crate::case::{Measure, Sample, median};
@@ -87,6 +87,14 @@ impl Peer {
         let mut servers = Servers::new(link, self.word(), Pin::Processor(SERVER_PROCESSOR))?;
         servers.start(&self.program(), &arguments, &place.join(format!("{}.log", self.word())))?;
         servers.wait_for_ports(&[Port::Udp(self.port())])?;
+        // Sockets come before zones.
+        wait::until(&format!("the zones of {}", self.word()), limits::SERVER_START, || {
+            servers.check()?;
+            let mut dnsperf = link.command(Side::Client, Path::new("dnsperf"));
+            dnsperf.args(["-s", &SERVER.to_string(), "-p", &port, "-n", "1", "-q", "1", "-t", "1", "-d"]);
+            let answer = parse(&process::run(dnsperf.arg(place.join("probe")))?);
+            Ok(answer.filter(|taken| taken.completed == 1 && taken.others == 0).map(drop))
+        })?;
         Ok(servers)
     }
 }
@@ -117,9 +125,12 @@ fn cases(suite: &mut Suite<'_>, options: &Options) -> Result<(), Error> {
     let reason = reason(&link, options, place)?;
     let names = limits::DNS_NAMES;
     zones::write(place, names)?;
-    for (name, text) in
-        [("mix", zones::mix(names, limits::DNS_QUESTIONS)), ("flood", zones::flood(limits::DNS_QUESTIONS))]
-    {
+    let questions = limits::DNS_QUESTIONS;
+    for (name, text) in [
+        ("mix", zones::mix(names, questions)),
+        ("flood", zones::flood(questions)),
+        ("probe", "n0.bench.test A\n".to_owned()),
+    ] {
         let path = place.join(name);
         fs::write(&path, text).map_err(|source| Error::File { path, source })?;
     }
