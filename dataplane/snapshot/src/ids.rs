@@ -171,6 +171,12 @@ impl fmt::Display for Generation {
     }
 }
 
+/// 64 lower-case hexadecimal digits, made at once: a digest is spelled in every head of a response.
+fn hex32(bytes: &[u8; 32]) -> String {
+    let digit = |value: u8| char::from(if value < 10 { b'0' + value } else { b'a' + value - 10 });
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
 macro_rules! digest {
     ($($(#[$doc:meta])* $name:ident;)*) => { $(
         $(#[$doc])*
@@ -183,7 +189,7 @@ macro_rules! digest {
         }
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                f.write_str(&hex32(&self.0))
             }
         }
         impl fmt::Debug for $name {
