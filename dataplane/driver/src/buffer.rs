@@ -138,6 +138,11 @@ impl Pool {
         self.count
     }
 
+    /// Bytes of one buffer.
+    pub(crate) fn buffer_bytes(&self) -> usize {
+        self.buffer_bytes as usize
+    }
+
     /// Whether the kernel has at least one buffer left.
     pub(crate) fn has_free(&self) -> bool {
         self.lent.get() < self.count

@@ -66,6 +66,12 @@ pub enum Operation {
         /// From where.
         socket: SocketId,
     },
+    /// As [`Operation::ReceiveDatagrams`], for a UDP socket with a peer: its datagrams come without sender, interface and
+    /// destination, which costs less. One that fills the driver's buffer is marked as truncated.
+    ReceiveConnected {
+        /// From where.
+        socket: SocketId,
+    },
     /// Send one datagram (or a burst of equal segments to one peer), frame or raw packet. Ends with [`Event::Sent`](crate::Event::Sent).
     SendDatagram(SendDatagram),
     /// Accept connections until cancelled: an [`Event::Accepted`](crate::Event::Accepted) each. Connections are non-blocking and close on exec. At
@@ -122,7 +128,10 @@ impl Operation {
     /// Whether it keeps to the limits of its documentation.
     pub(crate) fn is_in_range(&self) -> bool {
         match self {
-            Operation::ReceiveDatagrams { .. } | Operation::Accept { .. } | Operation::Receive { .. } => true,
+            Operation::ReceiveDatagrams { .. }
+            | Operation::ReceiveConnected { .. }
+            | Operation::Accept { .. }
+            | Operation::Receive { .. } => true,
             Operation::SendDatagram(send) => send.is_in_range(),
             Operation::Connect { to, from } => from.is_none_or(|from| from.is_ipv4() == to.is_ipv4()),
             Operation::Discard { length_max, .. } => *length_max > 0,
@@ -220,6 +229,14 @@ impl Parts {
     /// Bytes in all pieces together.
     pub fn len(&self) -> usize {
         self.as_slice().iter().map(Bytes::len).sum()
+    }
+
+    /// The first piece, for callers that know it is the only one.
+    pub(crate) fn into_single(self) -> Bytes {
+        match self.0 {
+            Inner::One([one]) | Inner::Two([one, _]) => one,
+            Inner::Many(many) => many.into_iter().next().unwrap_or_default(),
+        }
     }
 
     /// Whether there is nothing to send.

@@ -84,13 +84,31 @@ struct Slot {
 /// What the operation is, and what of it the kernel may touch.
 enum Work {
     ReceiveDatagrams,
+    /// From a connected socket, of which the kernel need not say who sent.
+    ReceiveConnected,
     SendDatagram(Box<Message>),
+    /// One piece on a connected socket, without control messages: it needs no header.
+    SendConnected(Bytes),
     Accept,
     Connect(Box<SockAddr>),
     Receive(Repeat),
     Discard(u32),
-    Send { message: Box<Message>, length: usize, done: usize, more: More },
-    Read { buffer: Buffer, offset: u64 },
+    /// One piece: it needs no header.
+    Send {
+        bytes: Bytes,
+        done: usize,
+        more: More,
+    },
+    SendParts {
+        message: Box<Message>,
+        length: usize,
+        done: usize,
+        more: More,
+    },
+    Read {
+        buffer: Buffer,
+        offset: u64,
+    },
 }
 
 /// A message header with all it points to. Lives in a box from the first submission to the last completion.
@@ -132,14 +150,6 @@ impl Message {
         self.header.msg_iov = self.vectors.as_mut_ptr();
         self.header.msg_iovlen = self.vectors.len() as _;
         &raw const self.header
-    }
-
-    /// The single piece, if there is but one: it needs no message header.
-    fn single(&self) -> Option<&Bytes> {
-        match self.parts.as_slice() {
-            [one] => Some(one),
-            _ => None,
-        }
     }
 }
 
@@ -319,6 +329,17 @@ impl Ring {
                     self.rest_or_end(key, may_rearm, completions);
                 }
             }
+            Work::ReceiveConnected => {
+                if let Some(bytes) = received {
+                    // What fills its buffer may have been longer.
+                    let is_truncated = length >= self.datagrams.buffer_bytes();
+                    let (peer, interface, destination) = (Peer::Unknown, 0, None);
+                    deliver(Event::Datagram(Datagram { bytes, peer, interface, destination, is_truncated }), false);
+                }
+                if !has_more {
+                    self.rest_or_end(key, may_rearm, completions);
+                }
+            }
             Work::Receive(_) if result == 0 => completions.extend(self.end(key, Event::EndOfStream)),
             Work::Receive(Repeat::Once) => {
                 completions.extend(received.and_then(|bytes| self.end(key, Event::Bytes(bytes))));
@@ -357,10 +378,15 @@ impl Ring {
                 let event = if result == 0 { Event::EndOfStream } else { Event::Discarded(length) };
                 completions.extend(self.end(key, event));
             }
-            Work::SendDatagram(_) => completions.extend(self.end(key, Event::Sent(length))),
-            Work::Send { length: whole, done, .. } => {
+            Work::SendDatagram(_) | Work::SendConnected(_) => completions.extend(self.end(key, Event::Sent(length))),
+            Work::Send { .. } | Work::SendParts { .. } => {
+                let (whole, done) = match &mut slot.work {
+                    Work::Send { bytes, done, .. } => (bytes.len(), done),
+                    Work::SendParts { length, done, .. } => (*length, done),
+                    _ => return,
+                };
                 *done += length;
-                let (whole, done) = (*whole, *done);
+                let done = *done;
                 if done >= whole {
                     completions.extend(self.end(key, Event::Sent(whole)));
                 } else if length == 0 {
@@ -395,7 +421,9 @@ impl Ring {
             libc::ECANCELED if is_accept && may_rearm => self.pause(key, table.connections.capacity()),
             libc::ECANCELED => completions.extend(self.end(key, Event::Cancelled)),
             _ if !may_rearm => completions.extend(self.end(key, Event::Cancelled)),
-            libc::ENOBUFS if matches!(slot.work, Work::ReceiveDatagrams | Work::Receive(_)) => {
+            libc::ENOBUFS
+                if matches!(slot.work, Work::ReceiveDatagrams | Work::ReceiveConnected | Work::Receive(_)) =>
+            {
                 self.counters.buffers_exhausted += 1;
                 self.starved.push(key);
             }
@@ -448,7 +476,7 @@ impl Slot {
     /// The buffer group that it receives into.
     fn group(&self) -> u16 {
         match self.work {
-            Work::ReceiveDatagrams => DATAGRAMS,
+            Work::ReceiveDatagrams | Work::ReceiveConnected => DATAGRAMS,
             _ => STREAMS,
         }
     }
@@ -551,15 +579,27 @@ impl Drop for Ring {
 fn work(operation: Operation) -> Work {
     match operation {
         Operation::ReceiveDatagrams { .. } => Work::ReceiveDatagrams,
+        Operation::ReceiveConnected { .. } => Work::ReceiveConnected,
+        Operation::SendDatagram(SendDatagram {
+            to: Destination::Connected,
+            source: None,
+            interface: None,
+            segment_bytes: None,
+            parts,
+            ..
+        }) if parts.as_slice().len() == 1 => Work::SendConnected(parts.into_single()),
         Operation::SendDatagram(send) => Work::SendDatagram(datagram_message(send)),
         Operation::Accept { .. } => Work::Accept,
         Operation::Connect { to, .. } => Work::Connect(Box::new(to.into())),
         Operation::Receive { repeat, .. } => Work::Receive(repeat),
         Operation::Discard { length_max, .. } => Work::Discard(length_max),
+        Operation::Send { parts, more, .. } if parts.as_slice().len() == 1 => {
+            Work::Send { bytes: parts.into_single(), done: 0, more }
+        }
         Operation::Send { parts, more, .. } => {
             let length = parts.len();
             let message = Message::new(parts, None, Control::for_send(false, None, None, None));
-            Work::Send { message, length, done: 0, more }
+            Work::SendParts { message, length, done: 0, more }
         }
         Operation::Read { buffer, offset, .. } => Work::Read { buffer, offset },
     }
@@ -586,6 +626,10 @@ fn entry(slot: &mut Slot, receive_header: &libc::msghdr) -> squeue::Entry {
     let fd = Fd(slot.handle.fd.as_raw_fd());
     match &mut slot.work {
         Work::ReceiveDatagrams => opcode::RecvMsgMulti::new(fd, receive_header, DATAGRAMS).build(),
+        Work::ReceiveConnected => opcode::RecvMulti::new(fd, DATAGRAMS).build(),
+        Work::SendConnected(bytes) => {
+            opcode::Send::new(fd, bytes.as_ptr(), length_of(bytes)).flags(libc::MSG_NOSIGNAL).build()
+        }
         Work::SendDatagram(message) => {
             opcode::SendMsg::new(fd, message.point(0)).flags(libc::MSG_NOSIGNAL as u32).build()
         }
@@ -597,23 +641,27 @@ fn entry(slot: &mut Slot, receive_header: &libc::msghdr) -> squeue::Entry {
             .build()
             .flags(squeue::Flags::BUFFER_SELECT),
         Work::Discard(length) => opcode::Recv::new(fd, std::ptr::null_mut(), *length).flags(libc::MSG_TRUNC).build(),
-        Work::Send { message, done, more, .. } => {
-            let more = if *more == More::Follows { libc::MSG_MORE } else { 0 };
-            let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | more;
-            match message.single() {
-                Some(bytes) => {
-                    let rest = &bytes[*done..];
-                    opcode::Send::new(fd, rest.as_ptr(), u32::try_from(rest.len()).unwrap_or(u32::MAX))
-                        .flags(flags)
-                        .build()
-                }
-                None => opcode::SendMsg::new(fd, message.point(*done)).flags(flags as u32).build(),
-            }
+        Work::Send { bytes, done, more } => {
+            let rest = &bytes[*done..];
+            opcode::Send::new(fd, rest.as_ptr(), length_of(rest)).flags(stream_flags(*more)).build()
+        }
+        Work::SendParts { message, done, more, .. } => {
+            opcode::SendMsg::new(fd, message.point(*done)).flags(stream_flags(*more) as u32).build()
         }
         Work::Read { buffer, offset } => {
             opcode::Read::new(fd, buffer.start(), buffer.capacity() as u32).offset(*offset).build()
         }
     }
+}
+
+/// All of it, however long that takes: the kernel waits for room, and there is one completion.
+fn stream_flags(more: More) -> i32 {
+    let more = if more == More::Follows { libc::MSG_MORE } else { 0 };
+    libc::MSG_NOSIGNAL | libc::MSG_WAITALL | more
+}
+
+fn length_of(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
 }
 
 /// Gives an accepted descriptor its id; gives it back when the table is full.

@@ -112,6 +112,46 @@ fn datagrams_come_with_sender_interface_and_destination_and_go_with_a_source() {
 }
 
 #[test]
+fn a_connected_socket_echoes_datagrams_of_one_piece() {
+    let mut driver = Driver::new(&small()).unwrap();
+    let client = UdpSocket::bind(loopback()).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let options = Udp { connect: Some(client.local_addr().unwrap()), ..Udp::default() };
+    let bound = socket::udp(loopback(), &options).unwrap();
+    client.connect(socket::local_address(bound.as_fd()).unwrap()).unwrap();
+    let socket = driver.add_socket(bound).unwrap();
+    submit(&mut driver, 1, Operation::ReceiveConnected { socket });
+    for round in 0..20u8 {
+        client.send(&[round; 300]).unwrap();
+        let bytes = until(&mut driver, |completion| match completion.event {
+            Event::Datagram(datagram) => {
+                assert!(datagram.peer == Peer::Unknown && !datagram.is_truncated && !completion.is_last);
+                Some(datagram.bytes.to_vec())
+            }
+            _ => None,
+        });
+        let to = Destination::Connected;
+        let parts = bytes.into();
+        let send = SendDatagram { socket, to, source: None, interface: None, parts, segment_bytes: None };
+        submit(&mut driver, 2, Operation::SendDatagram(send));
+        assert!(matches!(last(&mut driver, 2), Event::Sent(300)));
+        let mut answer = [0; 400];
+        assert_eq!(client.recv(&mut answer).unwrap(), 300);
+        assert_eq!(answer[..300], [round; 300]);
+    }
+    client.send(&[7; 5_000]).unwrap();
+    until(&mut driver, |completion| match completion.event {
+        Event::Datagram(datagram) => {
+            assert!(datagram.is_truncated);
+            Some(())
+        }
+        _ => None,
+    });
+    driver.remove_socket(socket);
+    assert!(matches!(last(&mut driver, 1), Event::Cancelled));
+}
+
+#[test]
 fn a_window_of_segments_arrives_as_datagrams() {
     let mut driver = Driver::new(&small()).unwrap();
     let client = UdpSocket::bind(loopback()).unwrap();
