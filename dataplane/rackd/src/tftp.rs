@@ -129,7 +129,7 @@ impl Tftp {
 
     fn receive_again(&mut self, core: &mut Core, key: Key) {
         if let Some(session) = self.transfers.find(key) {
-            let receive = Operation::ReceiveDatagrams { socket: session.socket };
+            let receive = Operation::ReceiveConnected { socket: session.socket };
             core.submit(token(Kind::TftpReceive, key), receive);
         }
     }
@@ -210,7 +210,7 @@ impl Tftp {
         };
         self.peers.insert(peer, key);
         metrics.tftp_transfers.inc();
-        core.submit(token(Kind::TftpReceive, key), Operation::ReceiveDatagrams { socket });
+        core.submit(token(Kind::TftpReceive, key), Operation::ReceiveConnected { socket });
         Some(key)
     }
 
@@ -333,18 +333,30 @@ impl Tftp {
         }
         session.window = None;
         core.shared.metrics.tftp_bytes.inc_by(window.bytes());
-        let datagrams: Vec<([u8; 4], Range<u64>)> = window.datagrams().collect();
-        let segment = usize::from(window.block_bytes) + 4;
-        let burst = (DATAGRAM_BYTES_MAX / segment).clamp(1, SEGMENTS_MAX);
-        let burst = if segments { burst } else { 1 };
-        for group in datagrams.chunks(burst) {
-            let mut parts = Vec::with_capacity(group.len() * 2);
-            for (header, range) in group {
-                parts.push(Bytes::copy_from_slice(header));
-                session.source.slices(window.file_start, range, &mut parts);
+        let segment = usize::from(window.block_bytes) + HEADER_BYTES;
+        let burst = if segments { (DATAGRAM_BYTES_MAX / segment).clamp(1, SEGMENTS_MAX) } else { 1 };
+        if window.blocks == 1 {
+            // Of one block the octets are copied: one piece needs no message header.
+            let mut packet = Vec::with_capacity(segment);
+            for (header, range) in window.datagrams() {
+                packet.extend_from_slice(&header);
+                session.source.slices(window.file_start, &range, |part| packet.extend_from_slice(part.get()));
             }
-            let size = u16::try_from(segment).ok().and_then(NonZeroU16::new).filter(|_| group.len() > 1);
-            send(core, session.socket, parts.into(), size);
+            send(core, session.socket, packet.into(), None);
+        } else {
+            let headers: Bytes = window.datagrams().flat_map(|(header, _)| header).collect();
+            let mut datagrams = window.datagrams().zip((0..headers.len()).step_by(HEADER_BYTES)).peekable();
+            while datagrams.peek().is_some() {
+                let mut parts = Vec::with_capacity(burst.min(usize::from(window.blocks)) * 2 + 1);
+                let mut blocks = 0;
+                for ((_, range), header) in datagrams.by_ref().take(burst) {
+                    parts.push(headers.slice(header..header + HEADER_BYTES));
+                    session.source.slices(window.file_start, &range, |part| parts.push(part.to_bytes()));
+                    blocks += 1;
+                }
+                let size = u16::try_from(segment).ok().and_then(NonZeroU16::new).filter(|_| blocks > 1);
+                send(core, session.socket, parts.into(), size);
+            }
         }
         if let Source::Stored { pieces, .. } = &mut session.source {
             pieces.clear();
@@ -436,29 +448,48 @@ fn stored(manifest: Arc<IndexedManifest>) -> Source {
 }
 
 impl Source {
-    /// Appends the octets of a range, which are here: in pieces that begin at `at`.
-    fn slices(&self, at: u64, range: &Range<u64>, parts: &mut Vec<Bytes>) {
-        let mut take = |start: u64, bytes: &Bytes| {
+    /// Gives the octets of a range, which are here, in pieces that begin at `at`.
+    fn slices(&self, at: u64, range: &Range<u64>, mut take: impl FnMut(Part<'_>)) {
+        let mut cut = |start: u64, bytes: &Bytes| {
             let end = start + bytes.len() as u64;
             let (from, to) = (range.start.max(start), range.end.min(end));
             if from < to {
                 // Both are offsets inside the piece, which is in memory.
-                parts.push(bytes.slice((from - start) as usize..(to - start) as usize));
+                take(Part { bytes, range: (from - start) as usize..(to - start) as usize });
             }
         };
         match self {
             Source::Asking => {}
-            Source::Bytes(bytes) => take(0, bytes),
+            Source::Bytes(bytes) => cut(0, bytes),
             Source::Stored { pieces, .. } => {
                 let mut start = at;
                 for bytes in pieces {
-                    take(start, bytes);
+                    cut(start, bytes);
                     start += bytes.len() as u64;
                 }
             }
         }
     }
 }
+
+/// Octets of a block.
+struct Part<'a> {
+    bytes: &'a Bytes,
+    range: Range<usize>,
+}
+
+impl Part<'_> {
+    fn get(&self) -> &[u8] {
+        self.bytes.get(self.range.clone()).unwrap_or_default()
+    }
+
+    fn to_bytes(&self) -> Bytes {
+        self.bytes.slice(self.range.clone())
+    }
+}
+
+/// Octets in front of a block: opcode and number.
+const HEADER_BYTES: usize = 4;
 
 fn send(core: &mut Core, socket: SocketId, parts: Parts, segment_bytes: Option<NonZeroU16>) {
     let kind = if segment_bytes.is_some() { Kind::SentSegments } else { Kind::Sent };
