@@ -10,8 +10,9 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bootstorm_content::{IndexedManifest, Joined};
-use bootstorm_driver::{Driver, Operation, OperationId, Refusal, Token};
+use bootstorm_driver::{Chunk, Driver, Operation, OperationId, Refusal, Token};
 use bootstorm_engine::{Index, Time};
+use bootstorm_proto::http::server::format_date;
 use bootstorm_snapshot::ManifestDigest;
 use bootstorm_snapshot::manifest::Entry;
 use bytes::Bytes;
@@ -141,6 +142,7 @@ pub(crate) struct Core {
     pub(crate) local: VecDeque<Mail>,
     manifests: HashMap<ManifestDigest, Arc<IndexedManifest>>,
     timers: BinaryHeap<Reverse<(Instant, Token)>>,
+    date: (u64, Arc<str>),
 }
 
 impl Core {
@@ -163,6 +165,7 @@ impl Core {
             local: VecDeque::new(),
             manifests: HashMap::new(),
             timers: BinaryHeap::new(),
+            date: (time.unix_seconds(), format_date(time.unix_seconds()).into()),
         }
     }
 
@@ -300,6 +303,27 @@ impl Core {
             Some((_, entry)) => Next::Ready(u64::from(entry.stored_bytes)),
             None => Next::Ready(0),
         }
+    }
+
+    /// All octets of a stored stream that is in memory, whole and not longer than `bytes_max`.
+    pub(crate) fn whole(&self, manifest: &IndexedManifest, bytes_max: usize) -> Option<Vec<Chunk>> {
+        let bytes = manifest.manifest().stored_bytes();
+        if bytes == 0 || bytes > bytes_max as u64 {
+            return None;
+        }
+        let chunks = manifest.chunks(0..bytes).map(|(_, entry)| {
+            self.shared.cache.find(&entry.name).filter(|chunk| chunk.len() == entry.stored_bytes as usize)
+        });
+        chunks.collect()
+    }
+
+    /// `Date` of now, spelled once a second.
+    pub(crate) fn date(&mut self) -> Arc<str> {
+        let second = self.time.unix_seconds();
+        if self.date.0 != second {
+            self.date = (second, format_date(second).into());
+        }
+        Arc::clone(&self.date.1)
     }
 
     /// Joins those who wait for a chunk; the first one has it read.

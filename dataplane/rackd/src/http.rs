@@ -1,7 +1,10 @@
 //! HTTP connections of a shard: one request at a time, answered from memory in quanta.
 //!
-//! A connection has one send in flight at most, and has the chunk after what it sends brought into memory meanwhile. Octets that come
-//! before the response has gone are pipelining: the response is finished, the connection closed, nothing more is read.
+//! A connection has one send in flight at most, and has the chunk after what it sends brought into memory meanwhile.
+//!
+//! Receiving is armed for one go at first, as many connections bring one request, and for good when a second one may come: so
+//! a connection that ends with its first response is closed without anything to cancel. Octets that come with a request, or
+//! while a response goes and receiving is armed, are pipelining: the response is finished, the connection closed.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
@@ -12,12 +15,13 @@ use bootstorm_content::IndexedManifest;
 use bootstorm_driver::{ConnectionId, Event, ListenerId, More, Operation, OperationId, Parts, Repeat};
 use bootstorm_engine::http::{Resource, route};
 use bootstorm_proto::http::server::{
-    Connection, Method, Request, RequestParser, ResponseHead, Selection, Status, format_date, select,
+    Connection, Method, Request, RequestParser, ResponseHead, Selection, Status, select,
 };
 use bootstorm_proto::limits as proto;
 use bootstorm_snapshot::Stage;
 use bytes::Bytes;
 
+use crate::answers::{Answer, Answers};
 use crate::core::{Core, Kind, Next, token};
 use crate::limits;
 use crate::mail::{Absent, Ask, Mail, ScriptAsk};
@@ -31,19 +35,19 @@ const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-
 pub(crate) struct Http {
     connections: Slab<Peer>,
     listeners: Vec<ListenerId>,
+    answers: Answers,
     stopping: bool,
 }
 
 struct Peer {
     id: ConnectionId,
     source: IpAddr,
-    /// The rack's address as the peer sees it.
-    local: IpAddr,
     parser: RequestParser,
     /// The request's head, kept until its response is made.
     buffer: Vec<u8>,
     state: State,
-    receive: Option<OperationId>,
+    /// Receiving that is armed.
+    receive: Option<(OperationId, Repeat)>,
     close: bool,
     deadline: Instant,
     armed: Option<Instant>,
@@ -88,7 +92,12 @@ enum Content {
 
 impl Http {
     pub(crate) fn new() -> Http {
-        Http { connections: Slab::new(limits::CONNECTIONS_MAX as usize), listeners: Vec::new(), stopping: false }
+        Http {
+            connections: Slab::new(limits::CONNECTIONS_MAX as usize),
+            listeners: Vec::new(),
+            answers: Answers::default(),
+            stopping: false,
+        }
     }
 
     pub(crate) fn listen(&mut self, core: &mut Core, listener: ListenerId) {
@@ -120,9 +129,7 @@ impl Http {
             Event::Failed(error) => return tracing::warn!(%error, "accepting failed"),
             _ => return,
         };
-        let addresses =
-            core.driver.peer_address(id).and_then(|peer| Ok((peer.ip(), core.driver.local_address(id)?.ip())));
-        let Ok((source, local)) = addresses else { return core.driver.close(id) };
+        let Ok(source) = core.driver.peer_address(id).map(|peer| peer.ip()) else { return core.driver.close(id) };
         if self.stopping || !core.shared.connections.take(source) {
             core.shared.metrics.dropped("http", "source_connections");
             return core.driver.close(id);
@@ -130,7 +137,6 @@ impl Http {
         let peer = Peer {
             id,
             source,
-            local,
             parser: RequestParser::new(),
             buffer: Vec::new(),
             state: State::Head,
@@ -145,35 +151,56 @@ impl Http {
             return core.driver.close(id);
         };
         core.shared.metrics.http_connections.inc();
-        let receive = Operation::Receive { connection: id, repeat: Repeat::Continuous };
-        let receive = core.submit(token(Kind::HttpReceive, key), receive);
-        if receive.is_none() {
-            return self.remove(core, key);
-        }
         if let Some(peer) = self.connections.find(key) {
-            peer.receive = receive;
             core.arm(&mut peer.armed, peer.deadline, token(Kind::Request, key));
+        }
+        self.receive(core, key, Repeat::Once);
+    }
+
+    /// Arms receiving, if it is not.
+    fn receive(&mut self, core: &mut Core, key: Key, repeat: Repeat) {
+        let Some(peer) = self.connections.find(key) else { return };
+        if peer.receive.is_some() {
+            return;
+        }
+        let receive = Operation::Receive { connection: peer.id, repeat };
+        peer.receive = core.submit(token(Kind::HttpReceive, key), receive).map(|operation| (operation, repeat));
+        if peer.receive.is_none() {
+            self.remove(core, key);
         }
     }
 
     pub(crate) fn handle_received(&mut self, core: &mut Core, key: Key, event: Event) {
+        let stopping = self.stopping;
         let Some(peer) = self.connections.find(key) else { return };
+        if matches!((&event, &peer.receive), (Event::Bytes(_), Some((_, Repeat::Once)))) {
+            peer.receive = None;
+        }
         match event {
             Event::Bytes(bytes) => match peer.state {
                 State::Head => {
                     if peer.buffer.is_empty() {
+                        let index = core.shared.index.load();
+                        if !stopping && let Some(answer) = self.answers.find(&index, core.time.unix_seconds(), &bytes) {
+                            drop((index, bytes));
+                            return self.respond_again(core, key, answer);
+                        }
+                        drop(index);
                         peer.set_deadline(core, key, proto::HTTP_HEAD_DEADLINE);
                     }
                     peer.buffer.extend_from_slice(&bytes);
                     drop(bytes);
                     self.parse(core, key);
+                    if self.connections.find(key).is_some_and(|peer| matches!(peer.state, State::Head)) {
+                        self.receive(core, key, Repeat::Continuous);
+                    }
                 }
                 State::Asking(_) | State::Responding(_) => {
                     if !peer.close {
                         core.shared.metrics.dropped("http", "pipelined");
                     }
                     peer.close = true;
-                    if let Some(receive) = peer.receive.take() {
+                    if let Some((receive, _)) = peer.receive.take() {
                         core.driver.cancel(receive);
                     }
                 }
@@ -202,12 +229,15 @@ impl Http {
             Err(rejection) => {
                 core.shared.metrics.dropped("http", rejection.name());
                 let head = ResponseHead::rejection(rejection);
+                // What the peer goes on sending must not reset the connection under the answer.
+                self.receive(core, key, Repeat::Continuous);
                 return self.respond_head(core, key, &head, Body::Bytes(None), None);
             }
         };
         if length != buffer.len() {
             core.shared.metrics.dropped("http", "pipelined");
             let head = ResponseHead::new(Status::BadRequest, 0, Connection::Close);
+            self.receive(core, key, Repeat::Continuous);
             return self.respond_head(core, key, &head, Body::Bytes(None), None);
         }
         peer.parser = RequestParser::new();
@@ -222,7 +252,7 @@ impl Http {
             Resource::BadMac => Content::Status(Status::BadRequest),
             Resource::File { manifest, stage } => match core.manifest(&manifest) {
                 Some(manifest) => {
-                    return self.respond(core, key, &request, Content::Stored(manifest), stage);
+                    return self.respond(core, key, (&request, &buffer), Content::Stored(manifest), stage);
                 }
                 None => {
                     let waiter = core.waiter(token(Kind::Request, key));
@@ -239,16 +269,18 @@ impl Http {
                 return self.wait(core, key, buffer, None, |core| core.ask(Ask::Chunk { waiter, name }));
             }
             Resource::Script { mac, format } => {
-                let rack = match peer.local {
-                    IpAddr::V4(address) => address,
-                    IpAddr::V6(address) => address.to_ipv4_mapped().unwrap_or(Ipv4Addr::UNSPECIFIED),
+                // The rack's address as the peer sees it.
+                let rack = match core.driver.local_address(peer.id).map(|local| local.ip()) {
+                    Ok(IpAddr::V4(address)) => address,
+                    Ok(IpAddr::V6(address)) => address.to_ipv4_mapped().unwrap_or(Ipv4Addr::UNSPECIFIED),
+                    Err(_) => return self.remove(core, key),
                 };
                 let waiter = core.waiter(token(Kind::Request, key));
                 let ask = ScriptAsk { waiter, mac, rack, format, method: request.method };
                 return self.wait(core, key, buffer, None, |core| core.tell_engine(Mail::AskScript(ask)));
             }
         };
-        self.respond(core, key, &request, content, None);
+        self.respond(core, key, (&request, &buffer), content, None);
     }
 
     /// Asks another thread for what the request is about.
@@ -300,13 +332,21 @@ impl Http {
         let State::Asking(stage) = peer.state else { return };
         let buffer = std::mem::take(&mut peer.buffer);
         match RequestParser::new().parse(&buffer) {
-            Ok(Some((request, _))) => self.respond(core, key, &request, content, stage),
+            Ok(Some((request, _))) => self.respond(core, key, (&request, &buffer), content, stage),
             // It was parsed before.
             Ok(None) | Err(_) => self.remove(core, key),
         }
     }
 
-    fn respond(&mut self, core: &mut Core, key: Key, request: &Request<'_>, content: Content, stage: Option<Stage>) {
+    /// Answers a request, given as parsed and in its octets.
+    fn respond(
+        &mut self,
+        core: &mut Core,
+        key: Key,
+        (request, octets): (&Request<'_>, &[u8]),
+        content: Content,
+        stage: Option<Stage>,
+    ) {
         let close = self.stopping || self.connections.find(key).is_some_and(|peer| peer.close);
         let connection = if close { Connection::Close } else { request.connection };
         let (bytes_total, kind, tag) = match &content {
@@ -345,6 +385,18 @@ impl Http {
             }
         };
         let stage = stage.filter(|_| request.method == Method::Get && range.end == bytes_total);
+        if let (Content::Stored(manifest), Status::Ok, Method::Get) = (&content, head.status, request.method)
+            && let Some(chunks) = core.whole(manifest, limits::ANSWER_BYTES_MAX)
+        {
+            let Some(mut bytes) = write_head(core, &head) else { return self.remove(core, key) };
+            chunks.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
+            let answer = Answer { bytes: bytes.into(), close: head.connection == Connection::Close, stage };
+            if !close {
+                let index = core.shared.index.load();
+                self.answers.keep(&index, core.time.unix_seconds(), octets, &answer);
+            }
+            return self.respond_again(core, key, answer);
+        }
         let range = if request.method == Method::Head { 0..0 } else { range };
         let body = match content {
             Content::Bytes(bytes, _) => {
@@ -358,18 +410,21 @@ impl Http {
     }
 
     fn respond_head(&mut self, core: &mut Core, key: Key, head: &ResponseHead<'_>, body: Body, stage: Option<Stage>) {
+        let Some(buffer) = write_head(core, head) else { return self.remove(core, key) };
         let Some(peer) = self.connections.find(key) else { return };
-        let date = format_date(core.time.unix_seconds());
-        let head = ResponseHead { date: Some(&date), ..head.clone() };
-        let mut buffer = vec![0; proto::HTTP_RESPONSE_HEAD_BYTES];
-        let Ok(length) = head.write(&mut buffer) else {
-            tracing::error!(status = head.status.code(), "a response head could not be written");
-            return self.remove(core, key);
-        };
-        buffer.truncate(length);
         core.shared.metrics.response(head.status.code());
         peer.close |= head.connection == Connection::Close;
         peer.state = State::Responding(Response { head: Some(buffer.into()), body, sending: false, cut: false, stage });
+        self.pump(core, key);
+    }
+
+    /// Sends an answer that is whole.
+    fn respond_again(&mut self, core: &mut Core, key: Key, answer: Answer) {
+        let Some(peer) = self.connections.find(key) else { return };
+        core.shared.metrics.response(Status::Ok.code());
+        peer.close |= answer.close;
+        let (head, stage) = (Some(answer.bytes), answer.stage);
+        peer.state = State::Responding(Response { head, body: Body::Bytes(None), sending: false, cut: false, stage });
         self.pump(core, key);
     }
 
@@ -467,8 +522,10 @@ impl Http {
         }
         if !peer.close {
             peer.state = State::Head;
-            return peer.set_deadline(core, key, limits::IDLE_DEADLINE);
+            peer.set_deadline(core, key, limits::IDLE_DEADLINE);
+            return self.receive(core, key, Repeat::Continuous);
         }
+        // Without receiving nothing of the peer is unread as far as we know, and closing loses nothing.
         if peer.receive.is_none() || core.driver.shutdown_write(peer.id).is_err() {
             return self.remove(core, key);
         }
@@ -562,6 +619,19 @@ impl Response {
                 Body::Stored { range, .. } => range.is_empty(),
             }
     }
+}
+
+/// The octets of a head with the date of now.
+fn write_head(core: &mut Core, head: &ResponseHead<'_>) -> Option<Vec<u8>> {
+    let date = core.date();
+    let head = ResponseHead { date: Some(&date), ..head.clone() };
+    let mut buffer = vec![0; proto::HTTP_RESPONSE_HEAD_BYTES];
+    let Ok(length) = head.write(&mut buffer) else {
+        tracing::error!(status = head.status.code(), "a response head could not be written");
+        return None;
+    };
+    buffer.truncate(length);
+    Some(buffer)
 }
 
 fn status(absent: Absent) -> Status {

@@ -23,6 +23,7 @@
 //! ```
 //! Deliberately absent: a runtime, templates, sweeping of the content store while it is being filled.
 
+mod answers;
 mod brain;
 mod budget;
 mod cache;

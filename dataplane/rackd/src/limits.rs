@@ -32,6 +32,14 @@ pub const LINGER_DEADLINE: Duration = Duration::from_secs(2);
 /// What a client is told to wait after a 503, in seconds.
 pub const RETRY_AFTER_SECONDS: u32 = 2;
 
+/// Octets of a file whose answers are made whole, head and body in one piece: what costs less to copy once a second than to
+/// gather each time.
+pub const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Octets of a request whose answer is kept: what firmware and loaders send is far shorter.
+pub const ANSWER_REQUEST_BYTES_MAX: usize = 1 << 10;
+/// Octets of all answers that a shard keeps for a second.
+pub const ANSWERS_BYTES_MAX: usize = 4 << 20;
+
 // ---- TFTP
 /// Transfers of one shard.
 pub const TRANSFERS_MAX: usize = 2_048;
@@ -116,6 +124,7 @@ pub const STREAM_POLL: Duration = Duration::from_millis(100);
 
 const _: () =
     assert!(QUANTUM_BYTES_CROWDED <= QUANTUM_BYTES && QUANTUM_PARTS_MAX < bootstorm_driver::limits::PARTS_MAX);
+const _: () = assert!(ANSWER_BYTES_MAX * 8 <= ANSWERS_BYTES_MAX);
 const _: () = assert!(CACHE_SHARE_MAX >= 2 && CACHE_SHARE >= CACHE_SHARE_MAX);
 const _: () = assert!(QUANTUM_BYTES == snapshot::CHUNK_RAW_BYTES as u64);
 const _: () = assert!(CONNECTIONS_MAX as usize + TRANSFERS_MAX < SHARD_MAIL_MAX);
