@@ -1,4 +1,4 @@
-//! The seam between the driver's front (ids, limits, ownership) and what does the work: a ring now, epoll beside it.
+//! The seam between the driver's front (ids, limits, ownership) and what does the work: a ring, or epoll where there is none.
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
@@ -13,15 +13,18 @@ use crate::{Counters, Error, FileId};
 /// A descriptor that operations in flight keep open, however early its owner lets go of it.
 pub(crate) type Handle = Rc<Descriptor>;
 
-/// An open descriptor, and whether its owner has let go of it: then no operation on it is started again.
+/// An open descriptor.
 pub(crate) struct Descriptor {
     pub(crate) fd: OwnedFd,
+    /// Whether its owner has let go of it: then no operation on it is started again.
     pub(crate) released: Cell<bool>,
+    /// Whether an epoll watches it.
+    pub(crate) watched: Cell<bool>,
 }
 
 impl From<OwnedFd> for Descriptor {
     fn from(fd: OwnedFd) -> Descriptor {
-        Descriptor { fd, released: Cell::new(false) }
+        Descriptor { fd, released: Cell::new(false), watched: Cell::new(false) }
     }
 }
 

@@ -75,6 +75,12 @@ impl Buffer {
         self.memory.start.as_ptr()
     }
 
+    /// All of it, to be written.
+    pub(crate) fn room(&mut self) -> &mut [u8] {
+        // SAFETY: `capacity <= layout.size()`, all of it initialised by `alloc_zeroed`, and `&mut self` is the only reference.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr(), self.capacity) }
+    }
+
     /// Sets the length to what a read has filled.
     pub(crate) fn set_length(&mut self, length: usize) {
         self.length = length.min(self.capacity);
@@ -110,6 +116,8 @@ pub(crate) struct Pool {
     count: u16,
     buffer_bytes: u32,
     tail: Cell<u16>,
+    /// The oldest entry that was not lent, for a backend without a ring.
+    head: Cell<u16>,
     /// Buffers that a `Received` holds.
     lent: Cell<u16>,
 }
@@ -123,6 +131,7 @@ impl Pool {
             count,
             buffer_bytes,
             tail: Cell::new(0),
+            head: Cell::new(0),
             lent: Cell::new(0),
         });
         (0..count).for_each(|index| pool.provide(index));
@@ -155,8 +164,27 @@ impl Pool {
         Received { pool: Rc::clone(self), index, range: 0..length.min(self.buffer_bytes as usize) }
     }
 
+    /// A buffer to be filled by the caller, who then takes it or provides it again: what the kernel does with a ring.
+    pub(crate) fn lend(&self) -> Option<u16> {
+        let head = self.head.get();
+        if head == self.tail.get() {
+            return None;
+        }
+        self.head.set(head.wrapping_add(1));
+        let slot = usize::from(head & (self.count - 1));
+        // SAFETY: `slot < count` entries fit in the ring's memory, which is aligned to a page and initialised.
+        Some(unsafe { &*self.ring.start.as_ptr().cast::<BufRingEntry>().add(slot) }.bid())
+    }
+
+    /// Where buffer `index` begins.
+    pub(crate) fn start(&self, index: u16) -> *mut u8 {
+        assert!(index < self.count, "only buffers of the pool are lent");
+        // SAFETY: `index < count`, so the offset lies inside the buffers' memory.
+        unsafe { self.buffers.start.as_ptr().add(usize::from(index) * self.buffer_bytes as usize) }
+    }
+
     /// Gives buffer `index` to the kernel.
-    fn provide(&self, index: u16) {
+    pub(crate) fn provide(&self, index: u16) {
         let tail = self.tail.get();
         let slot = usize::from(tail & (self.count - 1));
         // SAFETY: `slot < count` entries fit in the ring's memory, which is aligned to a page. Each buffer is provided only

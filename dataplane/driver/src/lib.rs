@@ -30,12 +30,14 @@
 //! - A driver stays on its thread (it is not `Send`); [`Waker`] is how other threads reach it.
 //! - Nothing here interprets bytes: protocols are the business of others.
 //!
-//! The only backend so far is io_uring (Linux 6.1 or later); the private trait `Backend` is the seam for epoll.
+//! There are two backends behind a private trait: io_uring (Linux 6.1 or later), and epoll where a kernel or container gives
+//! no ring ([`Choice`]). Both keep the same contract, shown by the same tests.
 
 mod arena;
 mod backend;
 mod buffer;
 mod completion;
+mod epoll;
 mod error;
 pub mod limits;
 mod message;
@@ -45,6 +47,7 @@ mod slab;
 pub mod socket;
 mod sys;
 mod waker;
+mod work;
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -82,6 +85,20 @@ pub struct Config {
     pub stream_buffers: u16,
     /// Bytes of each, up to [`limits::STREAM_BUFFER_BYTES_MAX`].
     pub stream_buffer_bytes: u32,
+    /// What does the work.
+    pub choice: Choice,
+}
+
+/// Which backend a driver has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The ring; epoll, with a line in the log that says why, if there is none.
+    #[default]
+    Auto,
+    /// The ring, or an error.
+    Uring,
+    /// Epoll.
+    Epoll,
 }
 
 impl Default for Config {
@@ -96,6 +113,7 @@ impl Default for Config {
             datagram_bytes_max: 2_048,
             stream_buffers: 1_024,
             stream_buffer_bytes: 2_048,
+            choice: Choice::Auto,
         }
     }
 }
@@ -149,7 +167,7 @@ impl Driver {
     pub fn new(config: &Config) -> Result<Driver, Error> {
         config.check()?;
         let waker = Waker::new().map_err(Error::io("making an eventfd"))?;
-        let backend = Box::new(ring::Ring::new(config, waker.clone())?);
+        let backend = backend(config, &waker)?;
         let table = Table {
             sockets: Slab::new(config.sockets_max),
             listeners: Slab::new(config.sockets_max),
@@ -319,6 +337,23 @@ impl Driver {
         if Rc::strong_count(&handle) > 1 {
             self.backend.cancel_all(&handle);
         }
+    }
+}
+
+fn backend(config: &Config, waker: &Waker) -> Result<Box<dyn Backend>, Error> {
+    let refused = match config.choice {
+        Choice::Epoll => return Ok(Box::new(epoll::Epoll::new(config, waker.clone())?)),
+        Choice::Auto | Choice::Uring => match ring::Ring::new(config, waker.clone()) {
+            Ok(ring) => return Ok(Box::new(ring)),
+            Err(error) => error,
+        },
+    };
+    match (config.choice, &refused) {
+        (Choice::Auto, Error::Unavailable { .. } | Error::MissingOperations { .. } | Error::LockedMemory { .. }) => {
+            tracing::warn!(reason = %refused, "no ring: epoll does its work, at a higher cost");
+            Ok(Box::new(epoll::Epoll::new(config, waker.clone())?))
+        }
+        _ => Err(refused),
     }
 }
 

@@ -22,6 +22,9 @@ pub const COMPLETION_FACTOR: u32 = 4;
 /// Completions that one `wait` hands over, so that one turn of a shard is bounded.
 pub const COMPLETIONS_PER_TURN_MAX: usize = 1_024;
 
+/// Times in a row that the epoll backend receives or accepts for one operation before others have their turn.
+pub const EPOLL_GOES_MAX: usize = 32;
+
 /// Buffers of one provided group: the kernel's limit is 32,768, and the count must be a power of two.
 pub const GROUP_BUFFERS_MAX: u16 = 1 << 15;
 

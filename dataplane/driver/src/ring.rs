@@ -15,38 +15,25 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use io_uring::types::{CancelBuilder, Fd, RecvMsgOut, SubmitArgs, Timespec};
-use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
-use socket2::SockAddr;
-
 use crate::backend::{Backend, Handle, Table};
-use crate::buffer::{Buffer, Pool, Received};
+use crate::buffer::Pool;
 use crate::completion::{Completion, Datagram, Event, Peer, WAKER_TOKEN};
 use crate::error::Error;
-use crate::limits::{
-    COMPLETION_FACTOR, COMPLETIONS_PER_TURN_MAX, CONTROL_BYTES, DRAIN_MILLISECONDS_MAX, NAME_BYTES, SUBMISSION_ENTRIES,
-};
-use crate::message::{self, Control};
-use crate::operation::{
-    ConnectionId, Destination, More, Operation, OperationId, Parts, Refusal, Refused, Repeat, SendDatagram, Token,
-};
+use crate::limits::{COMPLETION_FACTOR, COMPLETIONS_PER_TURN_MAX, DRAIN_MILLISECONDS_MAX, SUBMISSION_ENTRIES};
+use crate::operation::{ConnectionId, Operation, OperationId, Refusal, Refused, Repeat, Token};
 use crate::slab::{Key, Slab};
 use crate::waker::Waker;
-use crate::{Config, Counters, sys};
+use crate::work::{
+    DATAGRAM_HEAD_BYTES, DATAGRAMS, STREAMS, Slot, Work, accepted, datagram, receive_header, stream_flags, work,
+};
+use crate::{Config, Counters};
+use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 
 /// User data of the waker's poll. No slot has such a key: a slot's generation never gets that large.
 const WAKER: u64 = u64::MAX;
 /// User data of submissions whose completion says nothing (cancellations).
 const NOTHING: u64 = u64::MAX - 1;
-
-/// Buffer group of datagrams.
-const DATAGRAMS: u16 = 0;
-/// Buffer group of streams.
-const STREAMS: u16 = 1;
-
-/// Octets in front of a datagram in its buffer: `io_uring_recvmsg_out`, then name and control as reserved.
-const DATAGRAM_HEAD_BYTES: usize = 16 + NAME_BYTES + CONTROL_BYTES;
 
 pub(crate) struct Ring {
     ring: IoUring,
@@ -71,88 +58,6 @@ pub(crate) struct Ring {
     counters: Counters,
 }
 
-/// An operation in flight or resting.
-struct Slot {
-    token: Token,
-    handle: Handle,
-    work: Work,
-    is_cancelled: bool,
-    /// Whether a submission entry of it is with the kernel (or in the queue to it).
-    is_armed: bool,
-}
-
-/// What the operation is, and what of it the kernel may touch.
-enum Work {
-    ReceiveDatagrams,
-    /// From a connected socket, of which the kernel need not say who sent.
-    ReceiveConnected,
-    SendDatagram(Box<Message>),
-    /// One piece on a connected socket, without control messages: it needs no header.
-    SendConnected(Bytes),
-    Accept,
-    Connect(Box<SockAddr>),
-    Receive(Repeat),
-    Discard(u32),
-    /// One piece: it needs no header.
-    Send {
-        bytes: Bytes,
-        done: usize,
-        more: More,
-    },
-    SendParts {
-        message: Box<Message>,
-        length: usize,
-        done: usize,
-        more: More,
-    },
-    Read {
-        buffer: Buffer,
-        offset: u64,
-    },
-}
-
-/// A message header with all it points to. Lives in a box from the first submission to the last completion.
-struct Message {
-    header: libc::msghdr,
-    vectors: Vec<libc::iovec>,
-    address: Option<SockAddr>,
-    control: Control,
-    parts: Parts,
-}
-
-impl Message {
-    fn new(parts: Parts, address: Option<SockAddr>, control: Control) -> Box<Message> {
-        // SAFETY: `msghdr` is a plain C struct for which all zeros is a valid value (null pointers, zero lengths).
-        let header = unsafe { std::mem::zeroed() };
-        Box::new(Message { header, vectors: Vec::with_capacity(parts.as_slice().len()), address, control, parts })
-    }
-
-    /// Points the header at everything after the first `done` bytes.
-    fn point(&mut self, mut done: usize) -> *const libc::msghdr {
-        self.vectors.clear();
-        for part in self.parts.as_slice() {
-            let skipped = done.min(part.len());
-            done -= skipped;
-            if skipped < part.len() {
-                let rest = &part[skipped..];
-                self.vectors.push(libc::iovec { iov_base: rest.as_ptr().cast_mut().cast(), iov_len: rest.len() });
-            }
-        }
-        if let Some(address) = &self.address {
-            self.header.msg_name = address.as_ptr().cast_mut().cast();
-            self.header.msg_namelen = address.len();
-        }
-        let control = self.control.as_slice();
-        if !control.is_empty() {
-            self.header.msg_control = control.as_ptr().cast_mut().cast();
-            self.header.msg_controllen = control.len() as _;
-        }
-        self.header.msg_iov = self.vectors.as_mut_ptr();
-        self.header.msg_iovlen = self.vectors.len() as _;
-        &raw const self.header
-    }
-}
-
 impl Ring {
     pub(crate) fn new(config: &Config, waker: Waker) -> Result<Ring, Error> {
         let ring = open(config.in_flight_max.next_power_of_two().min(SUBMISSION_ENTRIES))?;
@@ -163,16 +68,12 @@ impl Ring {
         let streams = Pool::new(config.stream_buffers, config.stream_buffer_bytes.next_multiple_of(64));
         register(&ring, &datagrams, DATAGRAMS)?;
         register(&ring, &streams, STREAMS)?;
-        // SAFETY: `msghdr` is a plain C struct for which all zeros is a valid value.
-        let mut receive_header: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
-        receive_header.msg_namelen = NAME_BYTES as u32;
-        receive_header.msg_controllen = CONTROL_BYTES as _;
         Ok(Ring {
             ring,
             operations: Slab::new(config.in_flight_max),
             datagrams,
             streams,
-            receive_header,
+            receive_header: receive_header(),
             resting: Vec::new(),
             starved: Vec::new(),
             paused: Vec::new(),
@@ -467,21 +368,6 @@ impl Ring {
     }
 }
 
-impl Slot {
-    /// Whether its owner has cancelled it or closed its descriptor.
-    fn is_ended(&self) -> bool {
-        self.is_cancelled || self.handle.released.get()
-    }
-
-    /// The buffer group that it receives into.
-    fn group(&self) -> u16 {
-        match self.work {
-            Work::ReceiveDatagrams | Work::ReceiveConnected => DATAGRAMS,
-            _ => STREAMS,
-        }
-    }
-}
-
 impl Backend for Ring {
     fn submit(&mut self, token: Token, operation: Operation, handle: Handle) -> Result<OperationId, Box<Refused>> {
         if self.operations.is_full() {
@@ -575,52 +461,6 @@ impl Drop for Ring {
     }
 }
 
-/// What the slot has to own for this operation.
-fn work(operation: Operation) -> Work {
-    match operation {
-        Operation::ReceiveDatagrams { .. } => Work::ReceiveDatagrams,
-        Operation::ReceiveConnected { .. } => Work::ReceiveConnected,
-        Operation::SendDatagram(SendDatagram {
-            to: Destination::Connected,
-            source: None,
-            interface: None,
-            segment_bytes: None,
-            parts,
-            ..
-        }) if parts.as_slice().len() == 1 => Work::SendConnected(parts.into_single()),
-        Operation::SendDatagram(send) => Work::SendDatagram(datagram_message(send)),
-        Operation::Accept { .. } => Work::Accept,
-        Operation::Connect { to, .. } => Work::Connect(Box::new(to.into())),
-        Operation::Receive { repeat, .. } => Work::Receive(repeat),
-        Operation::Discard { length_max, .. } => Work::Discard(length_max),
-        Operation::Send { parts, more, .. } if parts.as_slice().len() == 1 => {
-            Work::Send { bytes: parts.into_single(), done: 0, more }
-        }
-        Operation::Send { parts, more, .. } => {
-            let length = parts.len();
-            let message = Message::new(parts, None, Control::for_send(false, None, None, None));
-            Work::SendParts { message, length, done: 0, more }
-        }
-        Operation::Read { buffer, offset, .. } => Work::Read { buffer, offset },
-    }
-}
-
-fn datagram_message(send: SendDatagram) -> Box<Message> {
-    let (address, control) = match send.to {
-        Destination::Link { interface } => {
-            (Some(sys::link_address(interface, 0)), Control::for_send(false, None, None, None))
-        }
-        Destination::Address(to) => {
-            (Some(to.into()), Control::for_send(to.is_ipv6(), send.source, send.interface, send.segment_bytes))
-        }
-        Destination::Connected => {
-            let is_ipv6 = send.source.is_some_and(|source| source.is_ipv6());
-            (None, Control::for_send(is_ipv6, send.source, send.interface, send.segment_bytes))
-        }
-    };
-    Message::new(send.parts, address, control)
-}
-
 /// The submission entry of what the slot holds (of what is left of it).
 fn entry(slot: &mut Slot, receive_header: &libc::msghdr) -> squeue::Entry {
     let fd = Fd(slot.handle.fd.as_raw_fd());
@@ -654,38 +494,8 @@ fn entry(slot: &mut Slot, receive_header: &libc::msghdr) -> squeue::Entry {
     }
 }
 
-/// All of it, however long that takes: the kernel waits for room, and there is one completion.
-fn stream_flags(more: More) -> i32 {
-    let more = if more == More::Follows { libc::MSG_MORE } else { 0 };
-    libc::MSG_NOSIGNAL | libc::MSG_WAITALL | more
-}
-
 fn length_of(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX)
-}
-
-/// Gives an accepted descriptor its id; gives it back when the table is full.
-fn accepted(token: Token, fd: OwnedFd, table: &mut Table) -> Result<Completion, OwnedFd> {
-    if table.connections.is_full() {
-        return Err(fd);
-    }
-    let Ok(key) = table.connections.insert(Rc::new(fd.into())) else { unreachable!("there is room: checked above") };
-    Ok(Completion { token, event: Event::Accepted(ConnectionId(key)), is_last: false })
-}
-
-/// A received datagram out of its buffer: header, name, control, payload.
-fn datagram(received: Received, header: &libc::msghdr) -> Option<Datagram> {
-    let (peer, interface, destination, length, is_truncated) = {
-        let out = RecvMsgOut::parse(&received, header).ok()?;
-        let peer: Peer = message::peer(out.name_data());
-        let (interface, destination) = match message::link_interface(out.name_data()) {
-            Some(interface) => (interface, None),
-            None => message::packet_information(out.control_data()),
-        };
-        (peer, interface, destination, out.payload_data().len(), out.is_payload_truncated())
-    };
-    let bytes = received.narrowed(DATAGRAM_HEAD_BYTES..DATAGRAM_HEAD_BYTES + length);
-    Some(Datagram { bytes, peer, interface, destination, is_truncated })
 }
 
 /// Opens a ring with the best set of flags that the kernel has.
@@ -778,15 +588,5 @@ mod tests {
         assert!(told(libc::ENOSYS).contains("seccomp"));
         assert!(told(libc::EINVAL).contains("6.1"));
         assert!(told(libc::EPERM).contains(&kernel()));
-    }
-
-    #[test]
-    fn a_message_skips_what_is_done() {
-        let parts = Parts::from([Bytes::from_static(b"head"), Bytes::from_static(b"payload")]);
-        let mut message = Message::new(parts, None, Control::for_send(false, None, None, None));
-        message.point(4 + 3);
-        assert_eq!(message.vectors.iter().map(|vector| vector.iov_len).collect::<Vec<_>>(), [4]);
-        message.point(2);
-        assert_eq!(message.vectors.iter().map(|vector| vector.iov_len).collect::<Vec<_>>(), [2, 7]);
     }
 }

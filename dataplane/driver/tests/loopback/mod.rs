@@ -1,4 +1,4 @@
-//! Every operation of the driver, over loopback.
+//! Every operation of the driver, over loopback; run for each backend.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -22,6 +22,7 @@ fn small() -> Config {
         connections_max: 64,
         sockets_max: 8,
         files_max: 2,
+        choice: super::CHOICE,
         ..Config::default()
     }
 }
