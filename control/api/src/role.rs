@@ -72,6 +72,22 @@ pub struct RackConfig {
     /// Octets of memory that chunks are kept in; `None` for a share of what is available.
     #[serde(default)]
     pub cache_bytes: Option<u64>,
+    /// What does the rack's input and output.
+    #[serde(default)]
+    pub driver: Driver,
+}
+
+/// What does a rack's input and output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Driver {
+    /// io_uring, and epoll where the kernel or a container gives no ring.
+    #[default]
+    Auto,
+    /// io_uring, or the role does not start.
+    Uring,
+    /// epoll.
+    Epoll,
 }
 
 /// One interface that a rack serves.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use bootstorm_api::role::EnlistThen;
+use bootstorm_api::role::{Driver, EnlistThen};
 use serde::Deserialize;
 
 use crate::supervisor::sockets::Ports;
@@ -54,6 +54,8 @@ pub struct Config {
     pub shards: u16,
     /// Octets of memory in which the rack keeps what it serves; `None` for a share of what is available.
     pub cache_bytes: Option<u64>,
+    /// What does the rack's input and output.
+    pub driver: Driver,
     /// What happens to a machine after it has enlisted.
     pub enlist_then: EnlistThen,
     /// Origins that webhooks may reach besides public addresses.
@@ -88,6 +90,7 @@ struct Rack {
     dhcp: u16,
     shards: u16,
     cache: String,
+    driver: Driver,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -116,7 +119,16 @@ impl Default for Api {
 
 impl Default for Rack {
     fn default() -> Rack {
-        Rack { interfaces: vec![], http: 5248, agent: 5249, tftp: 69, dhcp: 67, shards: 0, cache: String::new() }
+        Rack {
+            interfaces: vec![],
+            http: 5248,
+            agent: 5249,
+            tftp: 69,
+            dhcp: 67,
+            shards: 0,
+            cache: String::new(),
+            driver: Driver::Auto,
+        }
     }
 }
 
@@ -186,6 +198,7 @@ fn check(file: File) -> Result<Config, ConfigError> {
         ports: Ports { dhcp: file.rack.dhcp, tftp: file.rack.tftp, http: file.rack.http, agent: file.rack.agent },
         shards: file.rack.shards,
         cache_bytes,
+        driver: file.rack.driver,
         enlist_then: file.enlist.then,
         fetch_allow: file.fetch.allow,
         upload_bytes_max,
@@ -234,6 +247,7 @@ mod tests {
             "[api]\nlisten = \"localhost\"",
             "[rack]\nhttp = 0",
             "[rack]\nshards = 1000",
+            "[rack]\ndriver = \"poll\"",
             "[rack]\ncache = \"8\"",
             "[rack]\ncache = \"63M\"",
             "[rack]\ncache = \"+8G\"",

@@ -32,6 +32,20 @@ pub struct Serve {
     /// Memory for what is served, e.g. 512M or 8G; a quarter of what is available by default
     #[arg(long, value_name = "SIZE", value_parser = cache_size)]
     cache: Option<u64>,
+    /// What does input and output
+    #[arg(long, value_enum, default_value_t = Driver::Auto)]
+    driver: Driver,
+}
+
+/// What does input and output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Driver {
+    /// io_uring, and epoll where there is none
+    Auto,
+    /// io_uring
+    Uring,
+    /// epoll
+    Epoll,
 }
 
 /// How files are stored and sent.
@@ -64,6 +78,11 @@ pub fn run(data: &Path, command: &Serve) -> Result<(), String> {
             Encoding::Zstd => bootstorm_rackd::Encoding::Zstd,
         },
         cache_bytes: command.cache,
+        driver: match command.driver {
+            Driver::Auto => bootstorm_rackd::Driver::Auto,
+            Driver::Uring => bootstorm_rackd::Driver::Uring,
+            Driver::Epoll => bootstorm_rackd::Driver::Epoll,
+        },
     };
     let stop = bootstorm_rackd::Stop::new();
     stop_on_signal(stop.clone())?;

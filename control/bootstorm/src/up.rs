@@ -253,6 +253,7 @@ fn rack_roles(
         agent_port: config.ports.agent,
         shards,
         cache_bytes: config.cache_bytes,
+        driver: config.driver,
     };
     Ok(BTreeMap::from([
         (RoleName::Rack, Role { config: RoleConfig::Rack(rack), sockets: rack_sockets }),

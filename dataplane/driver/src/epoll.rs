@@ -474,7 +474,7 @@ fn receive_message(fd: i32, start: *mut u8, room: usize, reserved: &libc::msghdr
     };
     header.msg_iov = &raw mut payload;
     header.msg_iovlen = 1;
-    debug_assert_eq!(16 + name as usize + control as usize, DATAGRAM_HEAD_BYTES);
+    debug_assert_eq!(16 + name as usize + control, DATAGRAM_HEAD_BYTES);
     // SAFETY: the header points to the buffer and to `payload`, which both live through the call.
     let length = checked(unsafe { libc::recvmsg(fd, &raw mut header, libc::MSG_DONTWAIT) })?;
     // As `io_uring_recvmsg_out`: lengths of name, control and payload, and flags.

@@ -46,6 +46,7 @@ mod snapshots;
 mod stop;
 mod tftp;
 
+pub use bootstorm_api::role::Driver;
 pub use bootstorm_snapshot::Encoding;
 pub use error::Error;
 pub use rack::run;

@@ -25,6 +25,7 @@ pub(crate) struct Metrics {
     responses: Family<Label, Counter>,
     /// That of status 200 in `responses`.
     whole_responses: Counter,
+    shards: Family<Label, Gauge>,
     pub(crate) http_bytes: Counter,
     pub(crate) http_connections: Gauge,
     pub(crate) tftp_bytes: Counter,
@@ -48,6 +49,7 @@ impl Metrics {
             drops: Family::default(),
             responses: Family::default(),
             whole_responses: Counter::default(),
+            shards: Family::default(),
             http_bytes: Counter::default(),
             http_connections: Gauge::default(),
             tftp_bytes: Counter::default(),
@@ -60,6 +62,7 @@ impl Metrics {
         };
         registry.register("drops", "What was not taken, by protocol and reason", metrics.drops.clone());
         registry.register("http_responses", "HTTP responses by status", metrics.responses.clone());
+        registry.register("shards", "Shards that serve, by what does their input and output", metrics.shards.clone());
         registry.register("http_body_bytes", "Octets of HTTP bodies handed to the kernel", metrics.http_bytes.clone());
         registry.register("http_connections", "HTTP connections open", metrics.http_connections.clone());
         registry.register(
@@ -103,6 +106,11 @@ impl Metrics {
             _ => "5xx",
         };
         self.responses.get_or_create(&[("status", text)]).inc();
+    }
+
+    /// A shard serves, with this backend of the driver.
+    pub(crate) fn shard_serves(&self, backend: &'static str) {
+        self.shards.get_or_create(&[("driver", backend)]).inc();
     }
 
     pub(crate) fn wish(&self, outcome: &'static str) {

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
-use bootstorm_api::role::{Descriptor, RackConfig};
+use bootstorm_api::role::{Descriptor, Driver, RackConfig};
 use bootstorm_content::Store;
 use bootstorm_driver::socket;
 use bootstorm_engine::{Engine, Index, Interface};
@@ -84,7 +84,7 @@ pub fn run(
     // Until the filling thread has looked, nothing is known to be whole.
     outbox.set_status(index.view().generation, index.manifests().keys().copied().collect());
 
-    let mut team = Team::gather(sockets, &stop)?;
+    let mut team = Team::gather(sockets, config.driver, &stop)?;
     let news = Arc::new(JournalNews::default());
     let reported = Arc::clone(&news);
     let waker = team.mailbox(0)?.waker.clone();
@@ -125,10 +125,10 @@ pub(crate) struct Team {
 
 impl Team {
     /// Starts the shards' threads as far as their drivers.
-    pub(crate) fn gather(sockets: Vec<Sockets>, stop: &Stop) -> Result<Team, Error> {
+    pub(crate) fn gather(sockets: Vec<Sockets>, driver: Driver, stop: &Stop) -> Result<Team, Error> {
         let mut waiting = Vec::new();
         for (index, sockets) in sockets.into_iter().enumerate() {
-            waiting.push(shard::spawn(index, sockets, stop.clone())?);
+            waiting.push(shard::spawn(index, sockets, driver, stop.clone())?);
         }
         let mailboxes = waiting.iter().map(|shard| shard.mailbox.clone()).collect();
         Ok(Team { waiting, shards: Vec::new(), helpers: Vec::new(), mailboxes, stop: stop.clone() })

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bootstorm_api::role::Driver;
 use bootstorm_content::{Store, Writer};
 use bootstorm_driver::socket;
 use bootstorm_engine::Index;
@@ -43,6 +44,8 @@ pub struct ServeOptions {
     pub encoding: Encoding,
     /// Octets of memory that chunks are kept in; `None` for a share of what is available.
     pub cache_bytes: Option<u64>,
+    /// What does input and output.
+    pub driver: Driver,
 }
 
 /// Imports the files of a directory and serves them until `stop` is triggered. Nothing is answered before all is imported.
@@ -81,7 +84,7 @@ pub fn serve(options: ServeOptions, stop: Stop) -> Result<(), Error> {
         has_engine: false,
         block_bytes_max: bootstorm_proto::limits::TFTP_BLOCK_BYTES_MAX,
     });
-    let mut team = Team::gather(sockets, &stop)?;
+    let mut team = Team::gather(sockets, options.driver, &stop)?;
     team.begin(shared, store, None, None)?;
     while !stop.wait(limits::IDLE_DEADLINE) {}
     team.end()

@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use bootstorm_api::role::RackInterface;
-use bootstorm_driver::{Completion, Config, Driver, Event, Waker};
+use bootstorm_api::role::{self, RackInterface};
+use bootstorm_driver::{Choice, Completion, Config, Driver, Event, Waker};
 use bootstorm_engine::Engine;
 use bootstorm_journal::JournalThread;
 
@@ -62,12 +62,12 @@ pub(crate) struct Waiting {
 }
 
 /// Starts the thread of a shard. Its driver belongs to that thread, so it is made there.
-pub(crate) fn spawn(shard: usize, sockets: Sockets, stop: Stop) -> Result<Waiting, Error> {
+pub(crate) fn spawn(shard: usize, sockets: Sockets, choice: role::Driver, stop: Stop) -> Result<Waiting, Error> {
     let (waker_sender, waker) = sync_channel::<Waker>(1);
     let (begin, begun) = sync_channel::<Begin>(1);
     let (sender, inbox) = sync_channel::<Mail>(limits::SHARD_MAIL_MAX);
     let work = move || {
-        let outcome = run(shard, sockets, &stop, inbox, waker_sender, begun);
+        let outcome = run(shard, sockets, choice, &stop, inbox, waker_sender, begun);
         // One shard that ends takes the role with it.
         stop.trigger();
         outcome
@@ -89,12 +89,18 @@ pub(crate) fn join(thread: JoinHandle<Result<(), Error>>) -> Result<(), Error> {
 fn run(
     shard: usize,
     sockets: Sockets,
+    choice: role::Driver,
     stop: &Stop,
     inbox: Receiver<Mail>,
     waker: SyncSender<Waker>,
     begun: Receiver<Begin>,
 ) -> Result<(), Error> {
-    let config = Config { connections_max: limits::CONNECTIONS_MAX, ..Config::default() };
+    let choice = match choice {
+        role::Driver::Auto => Choice::Auto,
+        role::Driver::Uring => Choice::Uring,
+        role::Driver::Epoll => Choice::Epoll,
+    };
+    let config = Config { connections_max: limits::CONNECTIONS_MAX, choice, ..Config::default() };
     let mut driver = Driver::new(&config)?;
     stop.register(driver.waker());
     let mut listeners = Vec::new();
@@ -124,6 +130,7 @@ fn run(
         brain.listen(&mut core);
         brain
     });
+    core.shared.metrics.shard_serves(core.driver.backend_name());
     tracing::info!(shard, driver = core.driver.backend_name(), "shard serves");
     Shard { core, http, tftp, brain, inbox }.run(stop)
 }

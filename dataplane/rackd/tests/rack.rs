@@ -15,7 +15,7 @@ use bootstorm_api::role::{Descriptor, RackConfig, RackInterface};
 use bootstorm_content::{Packer, Store};
 use bootstorm_proto::tftp::client::{Client, Outcome, Output};
 use bootstorm_proto::tftp::wire::{Options, ReadRequest};
-use bootstorm_rackd::{Encoding, Error, ServeOptions, Stop, run, serve};
+use bootstorm_rackd::{Driver, Encoding, Error, ServeOptions, Stop, run, serve};
 use bootstorm_snapshot::observation::ReadyResult;
 use bootstorm_snapshot::plan::{After, Deploy, DiskSelector, Network, Start};
 use bootstorm_snapshot::record::{Answer as BootAnswer, Boot, Environment, File, Record, Site, Unknown};
@@ -167,6 +167,7 @@ impl Rack {
             agent_port: 5249,
             shards,
             cache_bytes: None,
+            driver: Driver::Auto,
         };
         let last = shards - 1;
         let descriptors: Vec<(Descriptor, OwnedFd)> = vec![
@@ -528,11 +529,21 @@ fn serving(
     store: &Path,
     encoding: Encoding,
 ) -> (SocketAddr, SocketAddr, Stop, JoinHandle<Result<(), Error>>) {
+    serving_by(directory, store, encoding, Driver::Auto)
+}
+
+fn serving_by(
+    directory: &Path,
+    store: &Path,
+    encoding: Encoding,
+    driver: Driver,
+) -> (SocketAddr, SocketAddr, Stop, JoinHandle<Result<(), Error>>) {
     let http = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listener");
     let tftp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("socket");
     let (http_at, tftp_at) = (http.local_addr().expect("address"), tftp.local_addr().expect("address"));
     let (directory, store) = (directory.to_path_buf(), store.to_path_buf());
-    let options = ServeOptions { directory, http: vec![http], tftp: vec![tftp], store, encoding, cache_bytes: None };
+    let options =
+        ServeOptions { directory, http: vec![http], tftp: vec![tftp], store, encoding, cache_bytes: None, driver };
     let stop = Stop::new();
     let stopped = stop.clone();
     (http_at, tftp_at, stop, std::thread::spawn(move || serve(options, stopped)))
@@ -547,19 +558,38 @@ fn serve_gives_the_files_of_a_directory_by_their_names() {
     std::fs::write(files.join("sub/big file"), &big).expect("written");
     std::fs::write(files.join("empty"), b"").expect("written");
     std::os::unix::fs::symlink("sub/big file", files.join("alias")).expect("linked");
-    let (http, udp, stop, thread) = serving(&files, &store, Encoding::Plain);
-    let mut stream = connect(http);
-    for name in ["/sub/big%20file", "/alias"] {
-        let whole = get(&mut stream, name, "");
-        assert!(whole.status == 200 && whole.body == big, "{}", whole.head);
+    let small = noise(1_000, 7);
+    std::fs::write(files.join("small"), &small).expect("written");
+    for driver in [Driver::Uring, Driver::Epoll] {
+        let (http, udp, stop, thread) = serving_by(&files, &store, Encoding::Plain, driver);
+        let mut stream = connect(http);
+        for name in ["/sub/big%20file", "/alias"] {
+            let whole = get(&mut stream, name, "");
+            assert!(whole.status == 200 && whole.body == big, "{}", whole.head);
+        }
+        let empty = get(&mut stream, "/empty", "");
+        assert!(empty.status == 200 && empty.body.is_empty());
+        assert_eq!(get(&mut stream, "/boot.ipxe?mac=52:54:00:00:00:01", "").status, 404);
+        // The same request again and again is answered from what was answered before, whatever the connection.
+        for _ in 0..3 {
+            let (kept, closed) = (get(&mut stream, "/small", ""), once(http, "/small"));
+            assert!(kept.status == 200 && kept.body == small && kept.head.contains("keep-alive"), "{}", kept.head);
+            assert!(closed.status == 200 && closed.body == small && closed.head.contains("close"), "{}", closed.head);
+            assert!(kept.head.contains("Content-Length: 1000\r\n") && kept.head.contains("Date: "), "{}", kept.head);
+        }
+        let part = get(&mut stream, "/small", "Range: bytes=10-19\r\n");
+        assert!(part.status == 206 && part.body == small[10..20], "{}", part.head);
+        let options = Options { block_bytes: Some(1_468), window_blocks: Some(16), ..Options::default() };
+        for options in [options, Options::default()] {
+            let (file, outcome) = tftp(udp, "alias", options);
+            assert!(file == big, "{outcome:?}");
+        }
+        let metrics = String::from_utf8(once(http, "/metrics").body).expect("text");
+        let name = if driver == Driver::Epoll { "epoll" } else { "ring" };
+        assert!(metrics.contains(&format!("bootstorm_rack_shards{{driver=\"{name}\"}} 1")), "{metrics}");
+        stop.trigger();
+        thread.join().expect("no panic").expect("clean end");
     }
-    let empty = get(&mut stream, "/empty", "");
-    assert!(empty.status == 200 && empty.body.is_empty());
-    assert_eq!(get(&mut stream, "/boot.ipxe?mac=52:54:00:00:00:01", "").status, 404);
-    let (file, outcome) = tftp(udp, "alias", Options { window_blocks: Some(16), ..Options::default() });
-    assert!(file == big, "{outcome:?}");
-    stop.trigger();
-    thread.join().expect("no panic").expect("clean end");
 
     let (http, _, stop, thread) = serving(&files, &store, Encoding::Zstd);
     let packed = once(http, "/alias.zst");
