@@ -10,6 +10,8 @@ mod check;
 mod command;
 mod fetch;
 mod firmware;
+#[cfg(test)]
+mod foreign;
 mod image;
 mod limits;
 mod link;

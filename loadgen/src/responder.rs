@@ -16,7 +16,7 @@ use bootstorm_proto::dhcp::client_kind::{Firmware, classify};
 use bootstorm_proto::dhcp::options::MessageType;
 use bootstorm_proto::dhcp::wire::{BootFile, LeaseTimes, Reply, Request};
 use bootstorm_proto::tftp::server::{Output, Settings, Transfer};
-use bootstorm_proto::tftp::wire::Packet;
+use bootstorm_proto::tftp::wire::{CONTROL_BYTES_MAX, ErrorCode, Packet, encode_error};
 use bootstorm_snapshot::manifest::Entry;
 use bootstorm_snapshot::plan::{After, Deploy, DiskSelector, Network, Start};
 use bootstorm_snapshot::{ChunkName, Encoding, EnrolmentId, ImageId, Mac, Manifest, Plan, Subject, Task};
@@ -27,7 +27,7 @@ use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 use crate::{node, report, schedule, storm};
 
-const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 const NODES: u32 = 24;
 const KERNEL_BYTES: usize = 3_000_000;
 const LOADER_BYTES: usize = 100_000;
@@ -79,7 +79,8 @@ fn serve(interface: &str) -> Arc<Rack> {
     socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 67)).into()).unwrap();
     let dhcp = Arc::clone(&rack);
     std::thread::spawn(move || serve_dhcp(&dhcp, &socket.into()));
-    std::thread::spawn(move || serve_tftp(&UdpSocket::bind((SERVER, 69)).unwrap()));
+    let loader = |name: &str| (name == "loader.efi").then(|| vec![7; LOADER_BYTES]);
+    std::thread::spawn(move || serve_tftp(&UdpSocket::bind((SERVER, 69)).unwrap(), &loader));
     accept(Arc::clone(&rack), http, serve_http);
     accept(Arc::clone(&rack), agents, |rack, stream| {
         let session = ServerConnection::new(Arc::clone(&rack.tls)).unwrap();
@@ -173,17 +174,22 @@ fn serve_dhcp(rack: &Rack, socket: &UdpSocket) {
     }
 }
 
-fn serve_tftp(socket: &UdpSocket) {
-    let file = vec![7; LOADER_BYTES];
+/// Serves files by TFTP; names that are none are refused.
+pub fn serve_tftp(socket: &UdpSocket, files: &dyn Fn(&str) -> Option<Vec<u8>>) {
+    let address = socket.local_addr().unwrap().ip();
     let mut bytes = [0; 1_500];
     while let Ok((length, peer)) = socket.recv_from(&mut bytes) {
         let Ok(Packet::ReadRequest(request)) = Packet::parse(&bytes[..length]) else { continue };
-        assert_eq!(request.name, "loader.efi");
+        let Some(file) = files(request.name) else {
+            let mut refusal = [0; CONTROL_BYTES_MAX];
+            let length = encode_error(ErrorCode::FileNotFound, &mut refusal).unwrap();
+            socket.send_to(&refusal[..length], peer).unwrap();
+            continue;
+        };
         let origin = Instant::now();
         let mut transfer = Transfer::new(Duration::ZERO, peer, &request, file.len() as u64, &Settings::default());
-        let file = file.clone();
         std::thread::spawn(move || {
-            let own = UdpSocket::bind((SERVER, 0)).unwrap();
+            let own = UdpSocket::bind((address, 0)).unwrap();
             own.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
             let mut bytes = [0; 1_500];
             loop {
@@ -247,7 +253,7 @@ fn serve_http<S: Read + Write>(rack: &Rack, mut stream: S) {
     }
 }
 
-fn read_more(stream: &mut impl Read, bytes: &mut Vec<u8>) -> bool {
+pub fn read_more(stream: &mut impl Read, bytes: &mut Vec<u8>) -> bool {
     let mut more = [0; 4_096];
     let length = stream.read(&mut more).unwrap_or(0);
     bytes.extend_from_slice(&more[..length]);
@@ -327,17 +333,26 @@ fn grant(rack: &Rack, redeem: &Redeem) -> Grant {
 /// one for the machines; where the host forbids those there is nothing to test.
 #[test]
 fn a_storm_of_enlistments_and_deployments_is_played_to_its_end() {
+    if let Some(out) = run_in_namespace("responder::inside_the_servers_namespace") {
+        assert!(out.contains("storm: 24/24"), "{out}");
+    }
+}
+
+/// Runs an ignored test of this program in a new user and network namespace; what it printed. `None` where the host
+/// forbids such namespaces.
+pub fn run_in_namespace(test: &str) -> Option<String> {
     let unshare = || {
         let mut command = Command::new("unshare");
         command.args(["--user", "--map-root-user", "--net"]);
         command
     };
     if !unshare().arg("true").status().is_ok_and(|status| status.success()) {
-        return;
+        return None;
     }
-    let output = again(unshare(), "responder::inside_the_servers_namespace").output().unwrap();
+    let output = again(unshare(), test).output().unwrap();
     let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && out.contains("storm: 24/24"), "{out}\n{error}");
+    assert!(output.status.success(), "{out}\n{error}");
+    Some(out.into_owned())
 }
 
 /// This program, with only this ignored test, started by `starter`.
@@ -355,21 +370,34 @@ fn ip(lines: &str) {
 #[test]
 #[ignore = "run by the test above, in a namespace of its own"]
 fn inside_the_servers_namespace() {
+    let rack = play_beside("responder::inside_the_machines_namespace", || serve("rack0"));
+    let half = NODES / 2;
+    assert_eq!((rack.count("inventory"), rack.count("written"), rack.count("POST /v1/ready")), (half, half, half));
+    assert_eq!(rack.count("POST /v1/redeem"), NODES);
+}
+
+/// Makes a link with a namespace for the machines at its other end, starts a server on `rack0`, and runs the test there.
+pub fn play_beside<S>(test: &str, serve: impl FnOnce() -> S) -> S {
     ip("link add storm0 type veth peer name rack0\naddr add 10.9.0.1/16 dev rack0\nlink set rack0 up\n");
     let mut unshare = Command::new("unshare");
     unshare.arg("--net");
-    let mut machines = again(unshare, "responder::inside_the_machines_namespace");
+    let mut machines = again(unshare, test);
     let mut machines = machines.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(machines.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains(READY)));
     ip(&format!("link set storm0 netns {}\n", machines.id()));
-    let rack = serve("rack0");
+    let server = serve();
     machines.stdin.take().unwrap().write_all(b"go\n").unwrap();
     lines.for_each(|line| println!("{}", line.unwrap()));
     assert!(machines.wait().unwrap().success());
-    let half = NODES / 2;
-    assert_eq!((rack.count("inventory"), rack.count("written"), rack.count("POST /v1/ready")), (half, half, half));
-    assert_eq!(rack.count("POST /v1/redeem"), NODES);
+    server
+}
+
+/// In the machines' namespace: waits for the link.
+pub fn wait_for_link() {
+    println!("{READY}");
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    ip("link set storm0 up\n");
 }
 
 const READY: &str = "the machines' namespace is there";
@@ -377,9 +405,7 @@ const READY: &str = "the machines' namespace is there";
 #[test]
 #[ignore = "run by the test above, in a namespace of its own"]
 fn inside_the_machines_namespace() {
-    println!("{READY}");
-    std::io::stdin().read_line(&mut String::new()).unwrap();
-    ip("link set storm0 up\n");
+    wait_for_link();
     let rate = schedule::Arrivals::Rate(40.0);
     let storm = storm::Storm {
         interface: "storm0".to_owned(),
