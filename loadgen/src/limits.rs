@@ -58,6 +58,10 @@ pub const DECODE_WINDOW_LOG_MAX: u32 = 27;
 /// Bytes of one image that is kept in memory.
 pub const SINK_MEMORY_BYTES_MAX: usize = 4 << 30;
 
+/// Bytes of one read over a link of bounded rate: small against a second of a slow one, large against a segment.
+pub const PACED_READ_BYTES: u32 = 64 << 10;
+/// Datagrams that are on their way late; more are lost, as on a real link whose queue is full.
+pub const LATE_DATAGRAMS_MAX: usize = 65_536;
 /// Pause between the end of a node's boot and its next, where nodes boot again and again: so that one that fails at once does
 /// not spin. Real machines take longer to come up.
 pub const REBOOT_PAUSE: Duration = Duration::from_secs(1);

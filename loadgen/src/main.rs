@@ -8,6 +8,7 @@ mod address;
 mod agent;
 mod check;
 mod command;
+mod faults;
 mod fetch;
 mod firmware;
 #[cfg(test)]

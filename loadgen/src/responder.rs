@@ -412,6 +412,8 @@ fn inside_the_machines_namespace() {
         starts: schedule::plan(NODES, 3, rate, schedule::FirmwareChoice::Mix),
         settings: Rc::new(node::Settings { deadline: Duration::from_secs(60), ..node::Settings::default() }),
         course: storm::Course::Once,
+        faults: crate::faults::Faults::default(),
+        seed: 3,
     };
     let run = report::Run::new("storm", Some(NODES.into()), 3);
     let report = storm::play(storm, run, &mut report::Live::hidden()).unwrap();

@@ -20,7 +20,8 @@ use signal_hook::iterator::Signals;
 use socket2::SockRef;
 
 use crate::address::Addresses;
-use crate::limits::REBOOT_PAUSE;
+use crate::faults::{Faults, Links, Weather};
+use crate::limits::{LATE_DATAGRAMS_MAX, PACED_READ_BYTES, REBOOT_PAUSE};
 use crate::link;
 use crate::node::{Action, Ending, Node, Settings, Stage};
 use crate::report::{End, Expected, Live, Outcome, Recorder, Report, Run};
@@ -36,6 +37,10 @@ pub struct Storm {
     pub settings: Rc<Settings>,
     /// How often they boot.
     pub course: Course,
+    /// What is wrong on purpose.
+    pub faults: Faults,
+    /// Decides about lost datagrams.
+    pub seed: u64,
 }
 
 /// How often the nodes boot.
@@ -135,6 +140,20 @@ struct Seat {
     due: Option<Duration>,
     /// What the next boot starts as.
     start: Start,
+    /// Bytes reserved on its link for the read that is under way or waits.
+    reserved: u32,
+    /// Whether that read throws its bytes away.
+    discards: bool,
+}
+
+/// A datagram that is late.
+enum Late {
+    /// On its way out.
+    Out(u32, u32, Kind, SendDatagram),
+    /// A DHCP message for this node.
+    Dhcp(u32, Vec<u8>),
+    /// A datagram for the socket of this node that had this serial.
+    In(u32, u32, SocketAddr, Vec<u8>),
 }
 
 struct Player {
@@ -150,6 +169,13 @@ struct Player {
     /// Nodes that are on.
     live: u64,
     settings: Rc<Settings>,
+    weather: Weather,
+    delay: Duration,
+    /// Datagrams on their way, in the order in which they are due.
+    late: VecDeque<(Duration, Late)>,
+    links: Links,
+    /// Reads that wait for their turn on a link: when, whose, of which connection.
+    paced: BinaryHeap<Reverse<(Duration, u32, u32)>>,
     /// Until when ended nodes boot anew.
     again_until: Option<Duration>,
     origin: Instant,
@@ -193,6 +219,11 @@ impl Player {
             reboots: VecDeque::new(),
             live: 0,
             settings: Rc::clone(&storm.settings),
+            weather: Weather::new(&storm.faults, storm.seed),
+            delay: storm.faults.delay,
+            late: VecDeque::new(),
+            links: Links::new(&storm.faults, &storm.starts),
+            paced: BinaryHeap::new(),
             again_until: None,
             origin: Instant::now(),
             recorder: Recorder::new(Stage::NAMES),
@@ -209,6 +240,8 @@ impl Player {
     fn again(&mut self, storm: &Storm) -> Vec<Start> {
         self.recorder = Recorder::new(Stage::NAMES);
         self.timers.clear();
+        self.late.clear();
+        self.paced.clear();
         let starts: Vec<Start> =
             storm.starts.iter().map(|start| Start { due: Duration::ZERO, ..reboot(start) }).collect();
         for (index, start) in (0u32..).zip(&starts) {
@@ -270,6 +303,8 @@ impl Player {
                 }
             }
             self.fire_timers();
+            self.deliver();
+            self.pace();
             while let Some((node, is_usable)) = self.addresses.poll() {
                 let now = self.now();
                 self.turn(node, |node| node.handle_address(now, is_usable));
@@ -277,7 +312,10 @@ impl Player {
             let next_timer = self.timers.peek().map(|Reverse((due, _))| *due);
             let next_start = starts.get(started).map(|start| start.due);
             let next_reboot = self.reboots.front().map(|(due, _)| *due);
-            let next = [next_timer, next_start, next_reboot, live.next()].into_iter().flatten().min();
+            let next_late = self.late.front().map(|(due, _)| *due);
+            let next_paced = self.paced.peek().map(|Reverse((due, ..))| *due);
+            let next =
+                [next_timer, next_start, next_reboot, next_late, next_paced, live.next()].into_iter().flatten().min();
             self.driver.wait(next.map(|due| self.origin + due), &mut completions)?;
             completions.drain(..).for_each(|completion| self.handle(completion));
             live.show(self.now(), &self.recorder);
@@ -369,8 +407,7 @@ impl Player {
                     parts: link::dhcp_frame(seat.node.mac(), &message).into(),
                     segment_bytes: None,
                 };
-                // A frame for which there is no room is a lost one: the client sends again.
-                self.submit(index, serial, Kind::FrameSent, Operation::SendDatagram(send));
+                self.send_datagram(index, serial, Kind::FrameSent, send);
             }
             Action::UseAddress(address, bits) => {
                 if !self.addresses.request(index, address, bits) {
@@ -397,7 +434,7 @@ impl Player {
                     parts: bytes.into(),
                     segment_bytes: None,
                 };
-                self.submit(index, serial, Kind::DatagramSent, Operation::SendDatagram(send));
+                self.send_datagram(index, serial, Kind::DatagramSent, send);
             }
             Action::CloseUdp => {
                 if let Some(socket) = seat.socket.take() {
@@ -415,16 +452,11 @@ impl Player {
                 seat.outbox.push_back(bytes);
                 self.flush(index);
             }
-            Action::Receive => {
-                let Some(connection) = seat.connection else { return };
-                let operation = Operation::Receive { connection, repeat: Repeat::Once };
-                self.submit(index, serial, Kind::Received, operation);
-            }
-            Action::Discard(length_max) => {
-                let Some(connection) = seat.connection else { return };
-                self.submit(index, serial, Kind::Received, Operation::Discard { connection, length_max });
-            }
+            Action::Receive => self.read(index, None),
+            Action::Discard(length_max) => self.read(index, Some(length_max)),
             Action::Close => {
+                self.came(index, 0);
+                let Some(seat) = self.seats.get_mut(index as usize) else { return };
                 seat.serial += 1;
                 seat.outbox.clear();
                 seat.is_sending = false;
@@ -441,6 +473,91 @@ impl Player {
                 seat.connecting.take().into_iter().for_each(|operation| self.driver.cancel(operation));
                 address.into_iter().for_each(|address| self.addresses.release(address));
             }
+        }
+    }
+
+    /// Sends a datagram, unless it is to be lost; later, if it is to be late.
+    fn send_datagram(&mut self, index: u32, serial: u32, kind: Kind, send: SendDatagram) {
+        if self.weather.loses() {
+            return;
+        }
+        if self.delay.is_zero() {
+            // One for which there is no room is a lost one: the client sends again.
+            self.submit(index, serial, kind, Operation::SendDatagram(send));
+        } else {
+            self.delay(Late::Out(index, serial, kind, send));
+        }
+    }
+
+    fn delay(&mut self, late: Late) {
+        if self.late.len() < LATE_DATAGRAMS_MAX {
+            self.late.push_back((self.now() + self.delay, late));
+        }
+    }
+
+    /// Delivers what was late and is due.
+    fn deliver(&mut self) {
+        while let Some((_, late)) = self.late.pop_front_if(|(due, _)| *due <= self.origin.elapsed()) {
+            let now = self.now();
+            match late {
+                Late::Out(index, serial, kind, send) => {
+                    self.submit(index, serial, kind, Operation::SendDatagram(send));
+                }
+                Late::Dhcp(index, message) => self.turn(index, |node| node.handle_dhcp(now, &message)),
+                Late::In(index, serial, from, bytes) => {
+                    if self.seats.get(index as usize).is_some_and(|seat| seat.serial & 0x00ff_ffff == serial) {
+                        self.turn(index, |node| node.handle_datagram(now, from, &bytes));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads from a node's connection, or throws away at most so many bytes of it; when its link has room for them.
+    fn read(&mut self, index: u32, discard: Option<u32>) {
+        let now = self.now();
+        let Some(seat) = self.seats.get_mut(index as usize) else { return };
+        let serial = seat.serial;
+        let Some((bytes, begin)) = self.links.reserve(index, now, discard.unwrap_or(PACED_READ_BYTES)) else {
+            return self.submit_read(index, serial, discard);
+        };
+        seat.reserved = bytes;
+        seat.discards = discard.is_some();
+        if begin <= now {
+            self.submit_read(index, serial, discard.map(|_| bytes));
+        } else {
+            self.paced.push(Reverse((begin, index, serial)));
+        }
+    }
+
+    /// Begins the reads whose turn has come.
+    fn pace(&mut self) {
+        let now = self.now();
+        while let Some(Reverse((_, index, serial))) =
+            self.paced.peek().copied().filter(|Reverse((due, ..))| *due <= now)
+        {
+            self.paced.pop();
+            let Some(seat) = self.seats.get(index as usize).filter(|seat| seat.serial == serial) else { continue };
+            let discard = seat.discards.then_some(seat.reserved);
+            self.submit_read(index, serial, discard);
+        }
+    }
+
+    fn submit_read(&mut self, index: u32, serial: u32, discard: Option<u32>) {
+        let Some(connection) = self.seats.get(index as usize).and_then(|seat| seat.connection) else { return };
+        let operation = match discard {
+            Some(length_max) => Operation::Discard { connection, length_max },
+            None => Operation::Receive { connection, repeat: Repeat::Once },
+        };
+        self.submit(index, serial, Kind::Received, operation);
+    }
+
+    /// A read has brought so many bytes: what was reserved beyond them is given back.
+    fn came(&mut self, index: u32, bytes: usize) {
+        let Some(seat) = self.seats.get_mut(index as usize) else { return };
+        let unused = std::mem::take(&mut seat.reserved).saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
+        if unused > 0 {
+            self.links.refund(index, unused);
         }
     }
 
@@ -503,13 +620,25 @@ impl Player {
             Event::Datagram(datagram) if kind == Kind::Frames as u64 => {
                 let message = link::dhcp_message(&datagram.bytes).filter(|_| !datagram.is_truncated);
                 let client = message.and_then(link::client_of).and_then(|mac| self.by_mac.get(&mac).copied());
-                if let (Some(message), Some(client)) = (message, client) {
+                let (Some(message), Some(client)) = (message, client) else { return };
+                if self.weather.loses() {
+                    return;
+                }
+                if self.delay.is_zero() {
                     self.turn(client, |node| node.handle_dhcp(now, message));
+                } else {
+                    self.delay(Late::Dhcp(client, message.to_vec()));
                 }
             }
             Event::Datagram(datagram) => {
-                if let (bootstorm_driver::Peer::Address(from), true) = (datagram.peer, is_current) {
+                let (bootstorm_driver::Peer::Address(from), true) = (datagram.peer, is_current) else { return };
+                if self.weather.loses() {
+                    return;
+                }
+                if self.delay.is_zero() {
                     self.turn(index, |node| node.handle_datagram(now, from, &datagram.bytes));
+                } else {
+                    self.delay(Late::In(index, serial, from, datagram.bytes.to_vec()));
                 }
             }
             Event::Failed(error) if kind == Kind::Frames as u64 => self.fault = Some(error),
@@ -526,8 +655,14 @@ impl Player {
                 self.flush(index);
                 self.turn(index, |_| {});
             }
-            Event::Bytes(bytes) => self.turn(index, |node| node.handle_bytes(now, &bytes)),
-            Event::Discarded(count) => self.turn(index, |node| node.handle_discarded(now, count)),
+            Event::Bytes(bytes) => {
+                self.came(index, bytes.len());
+                self.turn(index, |node| node.handle_bytes(now, &bytes));
+            }
+            Event::Discarded(count) => {
+                self.came(index, count);
+                self.turn(index, |node| node.handle_discarded(now, count));
+            }
             Event::EndOfStream => self.turn(index, |node| node.handle_end(now)),
             Event::Failed(error) if matches!(kind, 2..=4) => {
                 self.seats[index as usize].connecting = None;
@@ -550,5 +685,7 @@ fn seat(index: u32, start: Start, storm: &Storm) -> Seat {
         is_sending: false,
         due: None,
         start,
+        reserved: 0,
+        discards: false,
     }
 }

@@ -7,7 +7,8 @@ use std::rc::Rc;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use self::units::{Rate, Seconds, ServerHttp, SinkArgument, UrlArgument};
+use self::units::{ByteRate, Leaf, Milliseconds, Part, Rate, Seconds, ServerHttp, SinkArgument, Slow, UrlArgument};
+use crate::faults::Faults;
 use crate::firmware::Patience;
 use crate::image::Source;
 use crate::node::{Bodies, LoaderChoice, Settings};
@@ -134,6 +135,24 @@ struct Machines {
     /// Where the raw bytes of verified images go.
     #[arg(long, value_name = "null|memory|files:DIR", default_value = "null")]
     sink: SinkArgument,
+    /// Lose this part of all UDP datagrams, each way, as `1%`.
+    #[arg(long, value_name = "PART")]
+    loss: Option<Part>,
+    /// Deliver UDP datagrams so much later, each way, as `20ms`.
+    #[arg(long, value_name = "MILLISECONDS")]
+    delay: Option<Milliseconds>,
+    /// Let this part of the machines read slowly, as `5%:2MB`.
+    #[arg(long, value_name = "PART:RATE")]
+    slow: Option<Slow>,
+    /// Let this part of the machines vanish in the midst of their boot; they count apart.
+    #[arg(long, value_name = "PART")]
+    die: Option<Part>,
+    /// Bound what each machine reads by TCP, as `1Gbit`.
+    #[arg(long, value_name = "RATE")]
+    link: Option<ByteRate>,
+    /// Bound what so many machines together read by TCP, as `48:10Gbit`.
+    #[arg(long, value_name = "N:RATE")]
+    leaf: Option<Leaf>,
     /// Print when each machine starts, and what it is, and do nothing else.
     #[arg(long)]
     print_schedule: bool,
@@ -206,7 +225,17 @@ impl Machines {
             sink: self.sink.0.clone(),
             loader: self.loader,
             patience,
-            die: 0.0,
+            die: self.die.map_or(0.0, |part| part.0),
+        }
+    }
+
+    fn faults(&self) -> Faults {
+        Faults {
+            loss: self.loss.map_or(0.0, |part| part.0),
+            delay: self.delay.map(|delay| delay.0).unwrap_or_default(),
+            slow: self.slow.map(|Slow(part, rate)| (part, rate)),
+            link: self.link.map(|rate| rate.0),
+            leaf: self.leaf.map(|Leaf(nodes, rate)| (nodes, rate)),
         }
     }
 }
@@ -238,6 +267,12 @@ pub fn run(scenario: &Scenario) -> Result<bool, String> {
         .with("firmware", value(machines.firmware.to_possible_value()))
         .with("bodies", value(machines.bodies.to_possible_value()))
         .with("verify-every", Some(machines.verify_every))
+        .with("loss", machines.loss.map(|part| part.0))
+        .with("delay-ms", machines.delay.map(|delay| delay.0.as_millis()))
+        .with("slow", machines.slow.map(|Slow(part, rate)| format!("{part}:{rate}")))
+        .with("die", machines.die.map(|part| part.0))
+        .with("link", machines.link.map(|rate| rate.0))
+        .with("leaf", machines.leaf.map(|Leaf(nodes, rate)| format!("{nodes}:{rate}")))
         .with("image", machines.image.as_ref().map(|source| format!("{}{}", source.url.server, source.url.target)));
     let run = plan.arguments.into_iter().fold(run, |run, (name, value)| run.with(name, Some(value)));
     let storm = Storm {
@@ -245,6 +280,8 @@ pub fn run(scenario: &Scenario) -> Result<bool, String> {
         starts,
         settings: Rc::new(machines.settings(plan.patience)),
         course: plan.course,
+        faults: machines.faults(),
+        seed: machines.seed,
     };
     let report = storm::play(storm, run, &mut Live::new(plan.name)).map_err(|error| error.to_string())?;
     machines.files.publish(&report).map_err(|error| error.to_string())?;
