@@ -156,6 +156,24 @@ fn network(address: Ipv4Addr, bits: u8) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(address) & mask)
 }
 
+/// The link address of an interface.
+pub fn link_address(interface: &str) -> io::Result<[u8; 6]> {
+    let output = Command::new("ip").args(["-o", "link", "show", "dev", interface]).stdin(Stdio::null()).output()?;
+    parse_link_address(&String::from_utf8_lossy(&output.stdout))
+        .ok_or_else(|| io::Error::other("has no Ethernet address"))
+}
+
+/// What follows `link/ether`.
+fn parse_link_address(line: &str) -> Option<[u8; 6]> {
+    let text = line.split_ascii_whitespace().skip_while(|word| *word != "link/ether").nth(1)?;
+    let mut octets = text.split(':').map(|octet| u8::from_str_radix(octet, 16).ok());
+    let mut address = [0; 6];
+    for octet in &mut address {
+        *octet = octets.next()??;
+    }
+    octets.next().is_none().then_some(address)
+}
+
 /// Runs the lines, all of them even if one fails; fails if one did.
 fn run(lines: &[String]) -> io::Result<()> {
     let mut child = Command::new("ip")
@@ -182,5 +200,14 @@ mod tests {
         assert_eq!(network(address, 16), Ipv4Addr::new(10, 1, 0, 0));
         assert_eq!(network(address, 32), address);
         assert_eq!(network(address, 0), Ipv4Addr::UNSPECIFIED);
+    }
+
+    #[test]
+    fn a_link_address_is_found_in_its_line() {
+        let line = "2: s0@if3: <UP> mtu 1500 state UP \\    link/ether 02:fc:00:0a:ff:01 brd ff:ff:ff:ff:ff:ff";
+        assert_eq!(parse_link_address(line), Some([2, 0xfc, 0, 0x0a, 0xff, 1]));
+        for other in ["", "1: lo: link/loopback 00:00:00:00:00:00", "link/ether", "link/ether 02:00:00:00:00:00:00"] {
+            assert_eq!(parse_link_address(other), None, "{other}");
+        }
     }
 }

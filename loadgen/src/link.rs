@@ -3,10 +3,13 @@
 //! Frames (RFC 894, RFC 791, RFC 768): destination 6, source 6, type 2; IPv4 header 20 or more; UDP header 8; payload.
 //! Parsing is total: whatever is no such frame is `None`.
 
+use std::net::Ipv4Addr;
+
 use socket2::SockFilter;
 
 /// EtherType of IPv4.
 pub const IPV4: u16 = 0x0800;
+const ARP: u16 = 0x0806;
 const ETHERNET_BYTES: usize = 14;
 const IP_BYTES: usize = 20;
 const UDP_BYTES: usize = 8;
@@ -36,6 +39,14 @@ pub fn dhcp_frame(mac: [u8; 6], message: &[u8]) -> Vec<u8> {
     frame.extend_from_slice(&[0, 0]);
     frame.extend_from_slice(message);
     frame
+}
+
+/// A gratuitous ARP request (RFC 5227 §3): hosts that know the address change the entry they have, at once.
+pub fn announcement(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
+    /// Ethernet and IPv4 addresses, of 6 and 4 octets; a request (RFC 826).
+    const HEAD: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 1];
+    let address = address.octets();
+    [&[255; 6], &mac, &ARP.to_be_bytes()[..], &HEAD, &mac, &address, &[0; 6], &address].concat()
 }
 
 /// The DHCP message to a client in a frame. Checksums are not looked at: on virtual links they are often not filled in.
@@ -117,6 +128,20 @@ mod tests {
         assert_eq!(dhcp_message(&frame), Some(&message[..]));
         assert_eq!(client_of(&message), Some([28, 29, 30, 31, 32, 33]));
         assert_eq!(checksum(&frame[14..34]), 0);
+    }
+
+    #[test]
+    fn an_announcement_says_the_same_address_twice() {
+        let frame = announcement([2, 0, 0, 0, 0, 1], Ipv4Addr::new(10, 0, 0, 9));
+        assert_eq!(frame.len(), 42);
+        assert_eq!(
+            (&frame[..14], &frame[14..22]),
+            (&[255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 1, 8, 6][..], &[0, 1, 8, 0, 6, 4, 0, 1][..])
+        );
+        assert_eq!(
+            (&frame[22..32], &frame[32..]),
+            (&[2, 0, 0, 0, 0, 1, 10, 0, 0, 9][..], &[0, 0, 0, 0, 0, 0, 10, 0, 0, 9][..])
+        );
     }
 
     #[test]

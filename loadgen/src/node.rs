@@ -43,6 +43,8 @@ pub enum Action {
     SendDhcp(Vec<u8>),
     /// Make this address, of a subnet with so many bits, usable for sockets; answer with `handle_address`.
     UseAddress(Ipv4Addr, u8),
+    /// Tell all hosts whose link address this address now has.
+    Announce(Ipv4Addr),
     /// Open a UDP socket on the node's address; what it receives goes to `handle_datagram`.
     OpenUdp(Ipv4Addr),
     /// Send by it.

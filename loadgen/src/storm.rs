@@ -19,7 +19,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use socket2::SockRef;
 
-use crate::address::Addresses;
+use crate::address::{self, Addresses};
 use crate::faults::{Faults, Links, Weather};
 use crate::limits::{LATE_DATAGRAMS_MAX, PACED_READ_BYTES, REBOOT_PAUSE};
 use crate::link;
@@ -160,6 +160,7 @@ struct Player {
     driver: Driver,
     addresses: Addresses,
     interface: u32,
+    link_address: [u8; 6],
     packet: SocketId,
     seats: Vec<Seat>,
     by_mac: HashMap<[u8; 6], u32>,
@@ -212,6 +213,7 @@ impl Player {
             driver,
             addresses,
             interface,
+            link_address: address::link_address(name).map_err(told)?,
             packet,
             seats,
             by_mac,
@@ -413,6 +415,17 @@ impl Player {
                 if !self.addresses.request(index, address, bits) {
                     self.limit(index, "address requests");
                 }
+            }
+            Action::Announce(address) => {
+                let send = SendDatagram {
+                    socket: self.packet,
+                    to: Destination::Link { interface: self.interface },
+                    source: None,
+                    interface: None,
+                    parts: link::announcement(self.link_address, address).into(),
+                    segment_bytes: None,
+                };
+                self.submit(index, serial, Kind::FrameSent, Operation::SendDatagram(send));
             }
             Action::OpenUdp(address) => {
                 seat.serial += 1;

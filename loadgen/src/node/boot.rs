@@ -77,8 +77,10 @@ impl Node {
         self.actions.push_back(Action::UseAddress(address, bits));
     }
 
-    /// Fetches what DHCP named.
+    /// Fetches what DHCP named. The address is announced first, after each lease: dnsmasq enters the client's own MAC address
+    /// into its host's neighbour table with each answer, whereas our sockets have the interface's.
     pub(super) fn boot(&mut self, now: Duration, who: Who) {
+        self.actions.extend(self.lease.as_ref().map(|lease| Action::Announce(lease.address)));
         let result = self.start_boot(now, who);
         self.check(now, result);
     }

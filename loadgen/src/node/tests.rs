@@ -57,7 +57,9 @@ impl Play {
         }
         assert_eq!(self.actions(), [Action::UseAddress(Ipv4Addr::new(10, 0, 0, 9), 24)]);
         self.node.handle_address(self.now, true);
-        self.actions()
+        let mut actions = self.actions();
+        assert_eq!(actions.remove(0), Action::Announce(Ipv4Addr::new(10, 0, 0, 9)));
+        actions
     }
 
     /// Answers a request on a connection that now stands.
