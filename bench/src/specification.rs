@@ -12,6 +12,8 @@ use bootstorm_proto::http::server::format_date;
 use bootstorm_tests::lab::Error;
 use serde::Deserialize;
 
+use crate::case::median;
+
 /// Line before the generated part.
 pub const BEGIN: &str = "<!-- From here on `make spec` writes, from bench/results/. -->";
 /// Line after it.
@@ -30,6 +32,20 @@ struct Record {
     versions: BTreeMap<String, String>,
     ratios: Vec<Ratio>,
     absent: Vec<Absent>,
+    #[serde(default)]
+    notes: BTreeMap<String, serde_json::Value>,
+}
+
+/// One storm as the suite of storms notes it, by case and stack; see [`crate::storm`].
+#[derive(Debug, Deserialize)]
+struct Storm {
+    makespan_seconds: f64,
+    failed_nodes: u64,
+    server_cpu_seconds: f64,
+    client_cpu_seconds: f64,
+    own_bytes: u64,
+    socket_bytes: u64,
+    report: serde_json::Value,
 }
 
 #[derive(Debug, Deserialize)]
@@ -188,11 +204,57 @@ fn suite(text: &mut String, record: &Record) {
         let [case, measure, peer] = [case, measure, peer].map(|word| cell(word));
         let _ = writeln!(text, "| {case} | {measure} | {peer} | {} | {} | {verdict} |", ratio.spread(), ratio.goal());
     }
+    for (case, note) in &record.notes {
+        // Notes of any other shape are for who reads the record.
+        let stacks: BTreeMap<String, Vec<Storm>> = serde_json::from_value(note.clone()).unwrap_or_default();
+        if !stacks.is_empty() {
+            storms(text, case, &stacks);
+        }
+    }
     if !record.absent.is_empty() {
         text.push_str("\nAbsent:\n");
     }
     for Absent { case, reason } in &record.absent {
         let _ = writeln!(text, "- {}: {}", cell(case), cell(reason).replace('-', " "));
+    }
+}
+
+/// All stacks of one case of storms: medians of the rounds, and the stages of the round with the median makespan.
+fn storms(text: &mut String, case: &str, stacks: &BTreeMap<String, Vec<Storm>>) {
+    let _ =
+        writeln!(text, "\nAll stacks of {}, medians of the rounds; failed nodes are the most of them:\n", cell(case));
+    text.push_str("| stack | rounds | makespan s | failed | server CPU s | client CPU s | memory, sockets MiB |\n|---|---|---|---|---|---|---|\n");
+    for (stack, rounds) in stacks {
+        let mid =
+            |of: &dyn Fn(&Storm) -> f64| figure(median(&rounds.iter().map(of).collect::<Vec<_>>()).unwrap_or_default());
+        let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {}, {} |",
+            cell(stack),
+            rounds.len(),
+            mid(&|storm| storm.makespan_seconds),
+            rounds.iter().map(|storm| storm.failed_nodes).max().unwrap_or_default(),
+            mid(&|storm| storm.server_cpu_seconds),
+            mid(&|storm| storm.client_cpu_seconds),
+            mid(&|storm| mebibytes(storm.own_bytes)),
+            mid(&|storm| mebibytes(storm.socket_bytes)),
+        );
+    }
+    text.push_str("\n| stack | stage, s | nodes | p50 | p99 | p99.9 | max |\n|---|---|---|---|---|---|---|\n");
+    for (stack, rounds) in stacks {
+        let mut rounds: Vec<&Storm> = rounds.iter().collect();
+        rounds.sort_by(|one, other| one.makespan_seconds.total_cmp(&other.makespan_seconds));
+        let Some(Storm { report, .. }) = rounds.get(rounds.len().saturating_sub(1) / 2) else { continue };
+        let stages = report["stages"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let stages = stages.iter().map(|stage| (stage["name"].as_str().unwrap_or_default(), &stage["latency"]));
+        for (name, times) in stages.chain([("total", &report["total"])]) {
+            let Some(count) = times["count"].as_u64().filter(|count| *count > 0) else { continue };
+            let at =
+                |key: &str| times["milliseconds"][key].as_f64().map_or("-".to_owned(), |value| figure(value / 1e3));
+            let [p50, p99, p99_9, max] = ["p50", "p99", "p99.9", "max"].map(at);
+            let _ = writeln!(text, "| {} | {} | {count} | {p50} | {p99} | {p99_9} | {max} |", cell(stack), cell(name));
+        }
     }
 }
 
@@ -292,6 +354,7 @@ mod tests {
                 ratio("allowed", "p", Goal::AtMost(1.2), 1.1),
                 ratio("lost", "none", Goal::AtMost(0.0), 3.0),
             ],
+            notes: [("image-raw-bytes".to_owned(), serde_json::json!({}))].into(),
             absent: vec![Absent { case: "later".to_owned(), reason: "not-built-yet".to_owned() }],
         }
     }
@@ -303,6 +366,26 @@ mod tests {
         assert!(text.contains("| slow | rate | p | 0.25 (0.23–0.28) | ≥ 1.00 | **missed** |"), "{text}");
         assert!(text.contains("- later: not built yet") && text.contains("load average at the start 0.1 0.2 0.3."));
         assert!(!text.contains("<") && !text.contains("P |"), "{text}");
+    }
+
+    #[test]
+    fn storms_are_shown_by_stack_and_stage() {
+        let storm = |makespan: f64, failed: u64| {
+            let latency = serde_json::json!({ "count": 9, "milliseconds": { "p50": makespan * 100.0, "p99": 20.0, "p99.9": 30.0, "max": 40.0 } });
+            serde_json::json!({
+                "stack": "ours", "nodes": 9, "makespan_seconds": makespan, "failed_nodes": failed, "server_cpu_seconds": 2.0,
+                "client_cpu_seconds": 3.0, "own_bytes": 4 << 20, "socket_bytes": 1 << 20,
+                "report": { "stages": [{ "name": "dhcp", "latency": latency }], "total": { "count": 0 } },
+            })
+        };
+        let mut record = record(false);
+        record
+            .notes
+            .insert("storm-1".to_owned(), serde_json::json!({ "ours": [storm(7.0, 0), storm(5.0, 2), storm(6.0, 1)] }));
+        let text = written(&[record]);
+        assert!(text.contains("| ours | 3 | 6.00 | 2 | 2.00 | 3.00 | 4.00, 1.00 |"), "{text}");
+        assert!(text.contains("| ours | dhcp | 9 | 0.60 | 0.020 | 0.030 | 0.040 |"), "{text}");
+        assert_eq!(text.matches("All stacks of").count(), 1);
     }
 
     #[test]
