@@ -1,8 +1,9 @@
 //! Plays thousands of whole machines against a boot server.
 //!
 //! Each simulated machine is `proto`'s client halves over `driver`: DHCP as frames of its own MAC address, the loader by
-//! TFTP or HTTP, scripts followed as iPXE follows them, kernel and initial RAM disks fetched and thrown away, the claim
-//! redeemed over TLS, and the plan done as far as a machine without disks can.
+//! TFTP or HTTP, what the server offers followed as iPXE, GRUB or PXELINUX follow it, kernel and initial RAM disks fetched
+//! and thrown away; then against a rack of ours the claim redeemed over TLS and the plan done as far as a machine without
+//! disks can, or against any server an image fetched over HTTP.
 
 mod address;
 mod agent;

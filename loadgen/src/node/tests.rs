@@ -41,7 +41,11 @@ impl Play {
     /// Leases an address with this boot file; gives what the node does then.
     fn lease(&mut self, boot_file: Option<&str>) -> Vec<Action> {
         for message_type in [MessageType::Offer, MessageType::Ack] {
-            let sent = self.actions();
+            let mut sent = self.actions();
+            if sent.is_empty() {
+                // Firmware that waits for further offers.
+                sent = self.pass();
+            }
             let [Action::SendDhcp(message)] = sent.as_slice() else { panic!("{sent:?}") };
             let reply = Reply {
                 your_ip: Ipv4Addr::new(10, 0, 0, 9),
@@ -157,4 +161,51 @@ fn a_script_that_leads_nowhere_or_a_silent_server_ends_the_boot() {
         play.pass();
     }
     assert_eq!(play.failure(), Reason::Silent);
+}
+
+#[test]
+fn firmware_and_loaders_give_up_by_their_own_timers() {
+    let silent = Reason::Silent;
+    let tftp = Reason::Tftp(bootstorm_proto::tftp::client::Outcome::ServerSilent);
+    for (firmware, file, seconds, reason) in [
+        (Firmware::Http, "http://10.0.0.1/x.efi", 5.0, silent.clone()),
+        (Firmware::Ipxe, "http://10.0.0.1/x.ipxe", 15.75, silent),
+        (Firmware::Uefi, "tftp://10.0.0.1/x.efi", 24.0, tftp.clone()),
+        (Firmware::Ipxe, "tftp://10.0.0.1/x.ipxe", 15.75, tftp),
+    ] {
+        let mut play = Play::with(firmware, Settings { patience: Patience::AsFirmware, ..Settings::default() });
+        play.lease(Some(file));
+        let before = play.now;
+        while play.node.next_timeout().is_some() {
+            play.pass();
+        }
+        assert_eq!((play.now - before).as_secs_f64(), seconds, "{file}");
+        assert_eq!(play.failure(), reason, "{file}");
+    }
+}
+
+#[test]
+fn an_image_that_breaks_off_is_gone_on_with_where_it_did() {
+    let raw = [b'a'; 10];
+    let text = format!("http://10.0.0.2/disk,blake3={}", blake3::hash(&raw).to_hex());
+    let settings = Settings { image: Some(text.parse().unwrap()), verify_every: 1, ..Settings::default() };
+    let mut play = Play::with(Firmware::Ipxe, settings);
+    play.lease(Some("http://10.0.0.1/boot.ipxe"));
+    let script = "#!ipxe\nkernel /kernel\nboot\n";
+    let response = |script: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{script}", script.len());
+    play.answer(response(script).as_bytes());
+    play.node.handle_bytes(play.now, response("").as_bytes());
+    assert!(matches!(play.actions().as_slice(), [Action::Close, Action::Connect(..)]), "another server");
+    let part = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-9/10\r\nContent-Length: 10\r\n\r\naaa";
+    assert_eq!(play.answer(part), [Action::Receive]);
+    play.node.handle_broken(play.now, ErrorKind::ConnectionReset);
+    assert_eq!(play.actions(), [Action::Close]);
+    assert!(matches!(play.pass().as_slice(), [Action::Connect(..)]));
+    play.node.handle_connected(play.now);
+    let sent = play.actions();
+    let [Action::Send(request), Action::Receive] = sent.as_slice() else { panic!("{sent:?}") };
+    assert!(String::from_utf8_lossy(request).contains("Range: bytes=3-9\r\n"));
+    let rest = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 3-9/10\r\nContent-Length: 7\r\n\r\naaaaaaa";
+    play.node.handle_bytes(play.now, rest);
+    assert_eq!(play.node.take_ended().map(|ended| ended.ending), Some(Ending::Done));
 }
