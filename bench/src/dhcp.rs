@@ -108,7 +108,7 @@ fn cases(suite: &mut Suite<'_>, options: &Options) -> Result<(), Error> {
 
 /// One load of a server that is started for it.
 fn load(ground: &Ground<'_>, client: Client, kind: Kind, rate: f64) -> Result<(Taken, Sample), Error> {
-    let server = ground.start(kind)?;
+    let server = ground.start(kind, client)?;
     let before = [server.cpu_seconds()?, server.cpu_seconds_of_all()?];
     let duration = duration(ground.options);
     let taken = client.load(ground.link, ground.options, rate, duration, limits::DHCP_PATIENCE)?;
@@ -241,7 +241,7 @@ fn fsync(suite: &mut Suite<'_>, ground: &Ground<'_>, client: Client) -> Result<(
     suite.note("fdatasync-counted-by", "strace of the rack's journal thread");
     let mut samples = Vec::new();
     for _round in 0..ground.options.rounds() {
-        let Server::Ours(up) = ground.start(Kind::Ours)? else { continue };
+        let Server::Ours(up) = ground.start(Kind::Ours, client)? else { continue };
         let Some(counted) = journal::Counted::start(up.rack_id(), ground.place)? else {
             suite.absent(FSYNC, "strace-is-not-permitted-here");
             return Ok(());
@@ -269,7 +269,7 @@ fn burst(suite: &mut Suite<'_>, ground: &Ground<'_>) -> Result<(), Error> {
     let nodes = 10_000.0 / if ground.options.quick { limits::STORM_QUICK_DIVISOR as f64 } else { 1.0 };
     let mut samples = Vec::new();
     for _round in 0..ground.options.rounds() {
-        let server = ground.start(Kind::Ours)?;
+        let server = ground.start(Kind::Ours, Client::Loadgen)?;
         let second = Duration::from_secs(1);
         let taken = Client::Loadgen.load(ground.link, ground.options, nodes, second, limits::DHCP_BURST_LOST)?;
         drop(server);

@@ -9,12 +9,12 @@ use bootstorm_tests::lab::Error;
 use crate::cgroup::Group;
 use crate::limits;
 use crate::pairs::Options;
-use crate::veth::{INTERFACE, Link, Pin, Side};
+use crate::veth::{INTERFACE, Link, Pin, SERVER, Side};
 
 /// Which client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
-    /// perfdhcp, which speaks as a relay.
+    /// perfdhcp, which speaks as a relay that knows the server.
     Perfdhcp,
     /// `loadgen dhcp`, which speaks as the machines themselves, in frames of their own.
     Loadgen,
@@ -74,6 +74,7 @@ impl Client {
             Self::Perfdhcp => {
                 command.args(["-4", "-l", INTERFACE, "-r", &format!("{rate:.0}"), "-R", &format!("{clients:.0}")]);
                 command.args(["-p", &duration.as_secs().to_string(), "-W", &patience.as_micros().to_string()]);
+                command.arg(SERVER.to_string());
             }
             Self::Loadgen => {
                 command.args(["dhcp", "--interface", INTERFACE, "--rate", &format!("{rate:.0}")]);

@@ -77,7 +77,7 @@ const FIRST: u64 = 0x02_00_4c_00_00_00;
 /// When our server does not come up, or the journal is refused.
 pub fn prepare(ground: &Ground<'_>, leases: u64) -> Result<Option<Prepared>, Error> {
     let data = {
-        let Server::Ours(up) = ground.start(Kind::Ours)? else { return Ok(None) };
+        let Server::Ours(up) = ground.start(Kind::Ours, Client::Perfdhcp)? else { return Ok(None) };
         Client::Perfdhcp.load(ground.link, ground.options, 10.0, Duration::from_secs(1), limits::DHCP_PATIENCE)?;
         drop(up);
         ground.place.join("data")

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use bootstorm_tests::lab::{Error, process};
 
+use super::clients::Client;
 use crate::pairs::Options;
 use crate::peers;
 use crate::up::Up;
@@ -88,11 +89,11 @@ impl<'a> Ground<'a> {
         Ok(data)
     }
 
-    /// Starts a server that has no lease yet.
+    /// Starts a server that has no lease yet, for these clients.
     ///
     /// # Errors
     /// When it does not come up.
-    pub fn start(&self, kind: Kind) -> Result<Server<'a>, Error> {
+    pub fn start(&self, kind: Kind, client: Client) -> Result<Server<'a>, Error> {
         if kind == Kind::Ours {
             let data = self.data()?;
             return Ok(Server::Ours(Box::new(Up::start(self.link, &self.options.bootstorm, &data, kind.pin())?)));
@@ -103,9 +104,17 @@ impl<'a> Ground<'a> {
         let (program, arguments) = match kind {
             Kind::Kea1 | Kind::Kea2 | Kind::Ours => {
                 let threaded = if kind == Kind::Kea2 { "true" } else { "false" };
+                let sockets = match client {
+                    Client::Perfdhcp => "udp",
+                    Client::Loadgen => "raw",
+                };
                 let configuration = place.join("kea.json");
                 let text = include_str!("../../peers/kea-dhcp.json");
-                peers::write(&configuration, text, &[("LEASES", &leases), ("THREADED", threaded)])?;
+                peers::write(
+                    &configuration,
+                    text,
+                    &[("LEASES", &leases), ("THREADED", threaded), ("SOCKETS", sockets)],
+                )?;
                 peers::kea(&place, &configuration)
             }
             Kind::Dnsmasq => {
