@@ -334,6 +334,10 @@ fn table(case: &str, storms: &Storms) {
         let stages = stages.iter().map(|stage| (stage["name"].as_str().unwrap_or_default(), &stage["latency"]));
         for (name, times) in stages.chain([("total", &middle.report["total"])]) {
             let seconds = |key: &str| times["milliseconds"][key].as_f64().map(|value| value / 1e3);
+            // Reports name every stage, those that no node was in as well.
+            if seconds("p50").is_none() {
+                continue;
+            }
             let shown = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
             let (p50, p99, p999) = (shown(seconds("p50")), shown(seconds("p99")), shown(seconds("p99.9")));
             println!("{:<22}{name:<16}{p50:>10}{p99:>10}{p999:>10}", middle.stack);
