@@ -209,7 +209,12 @@ fn beside(
     for round in 0..ground.options.rounds() {
         for turn in 0..2 {
             let (kind, samples) = &mut sides[(round + turn) % 2];
-            samples.push(load(ground, client, *kind, rate)?.1.with(Measure::Rate, rate));
+            let (taken, sample) = load(ground, client, *kind, rate)?;
+            if !taken.carries(rate, duration(ground.options)) {
+                // The sample's own figures say so too: its rate follows from what was done.
+                eprintln!("bench: {} was not loaded with {rate:.0}/s in this round", kind.word());
+            }
+            samples.push(sample);
         }
     }
     let [(_, ours), (_, theirs)] = sides;
