@@ -1,5 +1,7 @@
 //! Every number that bounds this crate, with its unit and its reason.
 
+use std::time::Duration;
+
 /// Parts of one send. The kernel takes 1,024 (`UIO_MAXIOV`); a TFTP burst of 64 blocks needs 128 (header and block each).
 pub const PARTS_MAX: usize = 256;
 
@@ -24,6 +26,9 @@ pub const COMPLETIONS_PER_TURN_MAX: usize = 1_024;
 
 /// Times in a row that the epoll backend receives or accepts for one operation before others have their turn.
 pub const EPOLL_GOES_MAX: usize = 32;
+
+/// Deadlines nearer than this get a timer of their own in the wait for them; an alarm outlives many waits only if it is far.
+pub const ALARM_AFTER_MIN: Duration = Duration::from_millis(100);
 
 /// Buffers of one provided group: the kernel's limit is 32,768, and the count must be a power of two.
 pub const GROUP_BUFFERS_MAX: u16 = 1 << 15;

@@ -19,7 +19,9 @@ use crate::backend::{Backend, Handle, Table};
 use crate::buffer::Pool;
 use crate::completion::{Completion, Datagram, Event, Peer, WAKER_TOKEN};
 use crate::error::Error;
-use crate::limits::{COMPLETION_FACTOR, COMPLETIONS_PER_TURN_MAX, DRAIN_MILLISECONDS_MAX, SUBMISSION_ENTRIES};
+use crate::limits::{
+    ALARM_AFTER_MIN, COMPLETION_FACTOR, COMPLETIONS_PER_TURN_MAX, DRAIN_MILLISECONDS_MAX, SUBMISSION_ENTRIES,
+};
 use crate::operation::{ConnectionId, Operation, OperationId, Refusal, Refused, Repeat, Token};
 use crate::slab::{Key, Slab};
 use crate::waker::Waker;
@@ -34,6 +36,8 @@ use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 const WAKER: u64 = u64::MAX;
 /// User data of submissions whose completion says nothing (cancellations).
 const NOTHING: u64 = u64::MAX - 1;
+/// User data of the alarm.
+const ALARM: u64 = u64::MAX - 2;
 
 pub(crate) struct Ring {
     ring: IoUring,
@@ -54,6 +58,10 @@ pub(crate) struct Ring {
     held: Vec<Handle>,
     waker: Waker,
     is_waker_armed: bool,
+    /// When the alarm rings, if one is set. A deadline that is as early needs no timer of its own: most turns have none to set.
+    alarm: Option<Instant>,
+    /// How long from its submission; the kernel reads it then.
+    alarm_after: Box<Timespec>,
     batch: Vec<cqueue::Entry>,
     counters: Counters,
 }
@@ -81,6 +89,8 @@ impl Ring {
             held: Vec::new(),
             waker,
             is_waker_armed: false,
+            alarm: None,
+            alarm_after: Box::new(Timespec::new()),
             batch: Vec::with_capacity(COMPLETIONS_PER_TURN_MAX),
             counters: Counters::default(),
         })
@@ -165,10 +175,11 @@ impl Ring {
 
     /// Submits, and waits for a completion until the deadline.
     fn enter(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
-        let result = match deadline {
+        let result = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
             None => self.ring.submit_and_wait(1),
-            Some(deadline) => {
-                let left = Timespec::from(deadline.saturating_duration_since(Instant::now()));
+            Some(left) if self.has_alarm(deadline, left) => self.ring.submit_and_wait(1),
+            Some(left) => {
+                let left = Timespec::from(left);
                 self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&left))
             }
         };
@@ -185,12 +196,27 @@ impl Ring {
         }
     }
 
+    /// Whether an alarm rings at the deadline or before; sets one if there is none and the deadline is far enough for it to be
+    /// worth it. An alarm that rings early is a turn without completions.
+    fn has_alarm(&mut self, deadline: Option<Instant>, left: Duration) -> bool {
+        if self.alarm.is_some() || left < ALARM_AFTER_MIN {
+            return self.alarm.is_some_and(|alarm| deadline.is_some_and(|deadline| alarm <= deadline));
+        }
+        *self.alarm_after = Timespec::from(left);
+        // One at a time, so the place is not written before the kernel has read it.
+        let timeout = opcode::Timeout::new(&raw const *self.alarm_after).build().user_data(ALARM);
+        let is_set = self.push(&timeout);
+        self.alarm = deadline.filter(|_| is_set);
+        is_set
+    }
+
     fn reap(&mut self, table: &mut Table, completions: &mut Vec<Completion>) {
         let mut batch = std::mem::take(&mut self.batch);
         batch.extend(self.ring.completion().take(COMPLETIONS_PER_TURN_MAX));
         for entry in batch.drain(..) {
             match entry.user_data() {
                 NOTHING => {}
+                ALARM => self.alarm = None,
                 WAKER => {
                     self.is_waker_armed = cqueue::more(entry.flags());
                     self.waker.reset();
@@ -562,6 +588,7 @@ const NEEDED: &[(u8, &str)] = &[
     (opcode::Send::CODE, "SEND"),
     (opcode::Read::CODE, "READ"),
     (opcode::PollAdd::CODE, "POLL_ADD"),
+    (opcode::Timeout::CODE, "TIMEOUT"),
     (opcode::AsyncCancel::CODE, "ASYNC_CANCEL"),
     (opcode::SendZc::CODE, "multishot RECV (6.0)"),
 ];
