@@ -426,9 +426,8 @@ impl Backend for Epoll {
                 Some(deadline) => Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok(),
             };
             self.collect(timeout, completions)?;
-            if is_idle {
-                self.try_ready(most, table, completions);
-            }
+            // At once, not in the next turn: each turn is a system call.
+            self.try_ready(most, table, completions);
             let handed = completions.len() - before;
             if handed > 0 || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 self.counters.completions += handed as u64;
