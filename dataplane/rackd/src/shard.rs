@@ -148,7 +148,6 @@ impl Shard {
         let mut completions = Vec::new();
         let mut stopping: Option<Instant> = None;
         loop {
-            self.core.tick();
             self.take_local()?;
             if let Some(brain) = &mut self.brain {
                 brain.turn(&mut self.core)?;
