@@ -140,6 +140,12 @@ pub fn report_packet_information(fd: BorrowedFd<'_>, is_ipv6: bool) -> io::Resul
     }
 }
 
+/// Lets the kernel join the datagrams of one burst (`UDP_GRO`): what is received is then several of equal size and a last one
+/// that may be shorter, and who receives must know the size.
+pub fn set_receive_coalescing(fd: BorrowedFd<'_>) -> io::Result<()> {
+    sys::set_integer(fd, libc::SOL_UDP, libc::UDP_GRO, 1)
+}
+
 /// Sets the receive buffer beyond the system's limit where we may (CAP_NET_ADMIN), else up to it. Returns the size in
 /// force, which the kernel counts double.
 pub fn set_receive_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<usize> {

@@ -1,4 +1,4 @@
-//! Codecs and protocol machines for DHCPv4, TFTP, HTTP/1.1 and IPv6 router discovery; no I/O.
+//! Codecs and protocol machines for DHCPv4, DHCPv6 clients, DNS questions, TFTP, HTTP/1.1 and IPv6 router discovery; no I/O.
 //!
 //! Contract of the whole crate:
 //! - Everything is a function of its inputs. Clocks, sockets, files and randomness are arguments (`clippy.toml` holds this).
@@ -9,6 +9,8 @@
 //! - Each protocol has a server half (used by the engine) and a client half (used by the load generator and the simulator).
 
 pub mod dhcp;
+pub mod dhcp6;
+pub mod dns;
 pub mod eth;
 
 pub mod http;

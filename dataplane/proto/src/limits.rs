@@ -33,6 +33,22 @@ pub const DHCP_FILE_FIELD_NAME_BYTES_MAX: usize = 127;
 /// Times a client half sends one message before it gives up.
 pub const DHCP_CLIENT_SENDS_MAX: usize = 8;
 
+// ---- DHCPv6
+/// Octets of a message we read: the smallest IPv6 MTU, which servers keep to.
+pub const DHCP6_MESSAGE_BYTES_MAX: usize = 1_280;
+/// Octets of an identifier: a type of 2 and 128 more (RFC 8415 §11.1).
+pub const DUID_BYTES_MAX: usize = 130;
+/// Identity associations and addresses of one message together; a client here asks for one.
+pub const DHCP6_ASSOCIATIONS_MAX: usize = 16;
+
+// ---- DNS
+/// Octets of a message we read: the largest that questions with EDNS offer in practice (RFC 6891 §6.2.5).
+pub const DNS_MESSAGE_BYTES_MAX: usize = 4_096;
+/// Octets of a name with its lengths and its end (RFC 1035 §2.3.4).
+pub const DNS_NAME_BYTES_MAX: usize = 255;
+/// Records of one message; each takes 11 octets at least, so that more than this would not fit anyway.
+pub const DNS_RECORDS_MAX: u32 = 372;
+
 // ---- TFTP
 /// Octets of a request; larger ones are not looked at (RFC 2347 §1 allows 512).
 pub const TFTP_REQUEST_BYTES_MAX: usize = 512;
@@ -95,6 +111,8 @@ const _: () = {
     assert!(DHCP_MESSAGE_BYTES_MAX + IPV4_UDP_HEADER_BYTES <= ETHERNET_PAYLOAD_BYTES);
     assert!(DHCP_OPTION_JOINED_BYTES_MAX < DHCP_MESSAGE_BYTES_MAX);
     assert!(DHCP_RELAY_INFORMATION_BYTES_MAX + DHCP_FIXED_BYTES < DHCP_DATAGRAM_BYTES_DEFAULT - IPV4_UDP_HEADER_BYTES);
+    assert!(2 * DUID_BYTES_MAX < DHCP6_MESSAGE_BYTES_MAX);
+    assert!(DNS_RECORDS_MAX as usize * 11 <= DNS_MESSAGE_BYTES_MAX);
     assert!(TFTP_BLOCK_BYTES_MAX as usize + 4 + IPV4_UDP_HEADER_BYTES <= ETHERNET_PAYLOAD_BYTES);
     assert!((TFTP_BLOCK_BYTES_DEFAULT as usize + 4) * TFTP_UNPROVEN_SENDS_MAX as usize <= TFTP_UNPROVEN_BYTES_MAX);
     assert!(TFTP_NAME_BYTES_MAX < TFTP_REQUEST_BYTES_MAX);

@@ -6,17 +6,19 @@
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use bootstorm_proto::dhcp::brief::Brief;
 use bootstorm_proto::dhcp::client_kind::classify;
 use bootstorm_proto::dhcp::options::MessageType;
 use bootstorm_proto::dhcp::server::{Delivery, Destination, destination, intent};
 use bootstorm_proto::dhcp::wire::{Answer, BootFile, LeaseTimes, ProxyDhcpWait, PxeDiscovery, Reply, Request};
+use bootstorm_proto::dns::answer::Response;
 use bootstorm_proto::eth::{Checksums, Icmpv6Frame, UdpFrame};
 use bootstorm_proto::http::client::ResponseParser;
 use bootstorm_proto::http::server::{Method, RequestParser, ResponseHead, Selection, Status, select};
 use bootstorm_proto::ndp::{self, Received, RouterAdvertisement, RouterSolicitation};
 use bootstorm_proto::tftp::server::{Output, Settings, Transfer};
 use bootstorm_proto::tftp::wire::Packet;
-use bootstorm_proto::{Monotonic, limits};
+use bootstorm_proto::{Monotonic, dhcp6, limits};
 
 /// A target: its name, which is its corpus folder too, and its function.
 pub type Target = (&'static str, fn(&[u8]));
@@ -25,6 +27,8 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("dhcp_v4_parse", dhcp_v4_parse),
     ("dhcp_v4_process", dhcp_v4_process),
+    ("dhcp_v6_answer_parse", dhcp_v6_answer_parse),
+    ("dns_answer_parse", dns_answer_parse),
     ("tftp_parse", tftp_parse),
     ("tftp_process", tftp_process),
     ("http_request_parse", http_request_parse),
@@ -38,7 +42,9 @@ const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
 /// DHCPv4 messages of both directions.
 pub fn dhcp_v4_parse(data: &[u8]) {
     let _ = Request::parse(data);
-    let _ = Answer::parse(data);
+    if let (Ok(brief), Ok(answer)) = (Brief::parse(data), Answer::parse(data)) {
+        assert_eq!((brief.transaction_id, brief.your_ip), (answer.transaction_id, answer.your_ip));
+    }
     let _ = UdpFrame::parse(data, Checksums::SkipUdp);
 }
 
@@ -88,6 +94,31 @@ pub fn dhcp_v4_process(data: &[u8]) {
         Destination::Relay(relay) => assert_eq!(*relay.ip(), request.relay_agent_ip),
         Destination::Unicast(client) => assert_eq!(*client.ip(), request.client_ip),
         Destination::Broadcast => {}
+    }
+}
+
+/// A DHCPv6 answer, and the request that a client makes of it, which fits.
+pub fn dhcp_v6_answer_parse(data: &[u8]) {
+    let Ok(answer) = dhcp6::wire::Answer::parse(data) else { return };
+    let request = dhcp6::wire::ClientMessage {
+        message_type: dhcp6::MessageType::Request,
+        transaction_id: answer.transaction_id,
+        client: dhcp6::wire::Duid::Uuid([9; 16]),
+        server: Some(answer.server),
+        elapsed_hundredths: 0,
+        association_id: answer.lease.map_or(0, |lease| lease.association_id),
+        address: answer.lease.map(|lease| lease.address),
+        option_request: &[],
+        architecture: None,
+    };
+    request.encode(&mut [0; 256]).expect("identifiers are bounded");
+}
+
+/// A DNS response; what it repeats of its question is its question.
+pub fn dns_answer_parse(data: &[u8]) {
+    if let Ok(response) = Response::parse(data) {
+        assert!(response.is_about(response.question));
+        assert!(response.question.len() <= limits::DNS_NAME_BYTES_MAX + 4);
     }
 }
 

@@ -8,6 +8,7 @@
 //! reading a header. It is not used to send either: its output goes by option code and knows no size limit. The tests
 //! let it read what this module writes.
 
+pub mod brief;
 pub mod client;
 pub mod client_kind;
 pub mod options;

@@ -150,6 +150,11 @@ impl Client {
         self.said_bytes
     }
 
+    /// Octets of a block as agreed so far.
+    pub fn block_bytes(&self) -> u16 {
+        self.block_bytes
+    }
+
     /// Octets received in order.
     pub fn file_bytes(&self) -> u64 {
         self.file_bytes
