@@ -2,6 +2,7 @@
 
 pub mod compare;
 mod file;
+pub mod generate;
 pub mod nodes;
 pub mod plan;
 
@@ -30,6 +31,8 @@ enum Command {
         /// The file.
         file: PathBuf,
     },
+    #[command(flatten)]
+    Generate(generate::Generate),
 }
 
 /// Does what was asked for. True when all went well, false when something that was played failed.
@@ -47,6 +50,7 @@ pub fn run(arguments: Arguments) -> Result<bool, String> {
                 .map_err(|error| format!("`{}`: {}", file.display(), error.to_string().trim_end()))?;
             run(arguments)
         }
+        Command::Generate(generate) => generate::run(&generate),
     }
 }
 

@@ -69,6 +69,28 @@ pub const REBOOT_PAUSE: Duration = Duration::from_secs(1);
 /// Addresses given to `ip` in one batch.
 pub const ADDRESS_BATCH_MAX: usize = 256;
 
+/// Clients of one DHCP generator: their index is three octets of a MAC address.
+pub const CLIENTS_MAX: u32 = 1 << 24;
+/// Messages sent, and received, before a generator looks at the other side and at the time again.
+pub const BURST_MESSAGES: usize = 64;
+/// Bytes of a frame that is looked at: Ethernet's 1,500 with its header and a VLAN tag.
+pub const FRAME_BYTES_MAX: usize = 1_518;
+/// Bytes of a stream read at once: a quarter of a busy socket's buffer.
+pub const STREAM_BUFFER_BYTES: usize = 256 << 10;
+/// Bytes read in search of a response's head where the body is to be thrown away: heads are below 1 KiB, and small bodies
+/// that come with them cost less copied than with a second call.
+pub const HEAD_READ_BYTES: usize = 2 << 10;
+/// Bytes of a datagram, or of several that the kernel has joined.
+pub const DATAGRAM_BYTES_MAX: usize = 65_535;
+/// Bytes of a DNS question: a name, its type and class.
+pub const QUESTION_BYTES_MAX: usize = bootstorm_proto::limits::DNS_NAME_BYTES_MAX + 4;
+/// Bits of a question's number that tell its row: 4,096 outstanding on a socket; the other bits tell late answers.
+pub const QUESTION_ROW_BITS_MAX: u32 = 12;
+/// Names made up that do not exist.
+pub const NONEXISTENT_NAMES: u32 = 1_000;
+/// Bytes of a generator's socket buffers: a tenth of a second of small answers at 100,000 a second.
+pub const GENERATOR_SOCKET_BYTES: usize = 16 << 20;
+
 const _: () = assert!(SCRIPTS_WITHOUT_PAUSE_MAX < SCRIPT_STEPS_MAX);
 const _: () = assert!(CA_BYTES_MAX < MANIFEST_BYTES_MAX);
 const _: () = assert!(NODES_MAX < 1 << 24, "the index has three bytes of a MAC address");

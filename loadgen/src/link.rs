@@ -75,9 +75,9 @@ pub fn client_of(message: &[u8]) -> Option<[u8; 6]> {
     message.get(28..34)?.try_into().ok()
 }
 
-/// A kernel filter that passes only IPv4 UDP datagrams to the DHCP client port, so that the transfers of a storm are not
-/// copied to the packet socket.
-pub fn dhcp_filter() -> [SockFilter; 9] {
+/// A kernel filter that passes only IPv4 UDP datagrams to this port, so that the transfers of a storm are not copied to the
+/// packet socket.
+pub fn udp_filter(port: u16) -> [SockFilter; 9] {
     const LOAD_HALF: u16 = 0x28;
     const LOAD_BYTE: u16 = 0x30;
     const LOAD_HALF_INDEXED: u16 = 0x48;
@@ -92,7 +92,7 @@ pub fn dhcp_filter() -> [SockFilter; 9] {
         SockFilter::new(JUMP_SET, 4, 0, 0x1fff),
         SockFilter::new(INDEX_FROM_HEADER_LENGTH, 0, 0, 14),
         SockFilter::new(LOAD_HALF_INDEXED, 0, 0, 16),
-        SockFilter::new(JUMP_EQUAL, 0, 1, CLIENT_PORT as u32),
+        SockFilter::new(JUMP_EQUAL, 0, 1, port as u32),
         SockFilter::new(RETURN, 0, 0, u32::MAX),
         SockFilter::new(RETURN, 0, 0, 0),
     ]

@@ -14,6 +14,7 @@ mod fetch;
 mod firmware;
 #[cfg(test)]
 mod foreign;
+mod generate;
 mod image;
 mod limits;
 mod link;

@@ -15,6 +15,7 @@ use bootstorm_driver::{
     Completion, Config, ConnectionId, Destination, Driver, Event, More, Operation, OperationId, Refusal, Repeat,
     SendDatagram, SocketId, Token, limits,
 };
+use bootstorm_proto::dhcp::CLIENT_PORT;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use socket2::SockRef;
@@ -193,7 +194,7 @@ impl Player {
         let told = |source| Error::Interface { name: name.clone(), source };
         let interface = socket::interface_index(name).map_err(told)?;
         let packet = socket::packet(interface, link::IPV4, Promiscuous::On).map_err(told)?;
-        SockRef::from(&packet).attach_filter(&link::dhcp_filter()).map_err(told)?;
+        SockRef::from(&packet).attach_filter(&link::udp_filter(CLIENT_PORT)).map_err(told)?;
         socket::set_receive_buffer(packet.as_fd(), PACKET_BUFFER_BYTES).map_err(told)?;
         let nodes = storm.starts.len() as u32;
         let mut driver = Driver::new(&Config {

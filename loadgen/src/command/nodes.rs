@@ -1,6 +1,6 @@
 //! Subcommands that play whole machines, from power-on to the end.
 
-mod units;
+pub mod units;
 
 use std::io::Write;
 use std::rc::Rc;

@@ -183,6 +183,13 @@ impl Recorder {
         self.count_done(now, slot);
     }
 
+    /// A part of a single exchange took this time; the exchange goes on.
+    pub fn timed(&mut self, stage: usize, latency: Duration) {
+        if let Some(stage) = self.stages.get_mut(stage) {
+            stage.latency.record(latency);
+        }
+    }
+
     /// A single exchange has failed.
     pub fn failed_exchange(&mut self, now: Duration, stage: usize, reason: &str) {
         let slot = self.timeline.slot(now, &self.live);
