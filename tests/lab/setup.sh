@@ -15,6 +15,8 @@ packages=(
     gdisk mtools dosfstools e2fsprogs grub-pc-bin grub-efi-amd64-bin fakeroot python3
     # Networks of the lab and what logs in to the guests.
     iproute2 openssh-client curl tcpdump
+    # A server of DHCP, DNS and TFTP that is not ours, for the load generators.
+    dnsmasq-base
 )
 
 # shellcheck source=/dev/null
