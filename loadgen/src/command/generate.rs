@@ -370,8 +370,8 @@ pub enum AnswerArguments {
         /// Where to listen.
         #[arg(long, value_name = "ADDRESS:PORT")]
         listen: SocketAddr,
-        /// Bytes of the body.
-        #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(..=(64 << 20)))]
+        /// Bytes of the body: what an empty socket buffer takes at once.
+        #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(..=(8 << 10)))]
         bytes: u32,
     },
     /// Sends one file out of memory, whatever it is called. Calibration only.

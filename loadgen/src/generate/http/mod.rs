@@ -60,11 +60,14 @@ pub struct Request {
     pub follow: Option<Follow>,
 }
 
+/// Makes a request's octets of a response's body.
+pub type Make = dyn Fn(&[u8]) -> Option<Vec<u8>>;
+
 /// A request that is made of a response.
 #[derive(Clone)]
 pub struct Follow {
     /// Its octets out of the response's body; `None` for a body that does not have what it needs.
-    pub make: Rc<dyn Fn(&[u8]) -> Option<Vec<u8>>>,
+    pub make: Rc<Make>,
     /// Under which stage it is timed.
     pub stage: usize,
 }
