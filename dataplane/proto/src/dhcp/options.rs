@@ -60,6 +60,8 @@ pub mod code {
     pub const NETWORK_INTERFACE: u8 = 94;
     /// Client machine identifier (RFC 4578 §2.3).
     pub const MACHINE_IDENTIFIER: u8 = 97;
+    /// Captive portal (RFC 8910 §2.1); ONIE takes it for the URL of its installer.
+    pub const DEFAULT_URL: u8 = 114;
     /// Etherboot's encapsulated options (iPXE, `dhcp-options.rst`).
     pub const IPXE: u8 = 175;
     /// PXELINUX configuration file (RFC 5071 §4).
@@ -264,9 +266,210 @@ pub fn architecture(number: u16) -> Option<&'static ArchitectureRow> {
     ARCHITECTURES.get(at)
 }
 
+/// What an option's data is, as far as its length and content are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// One IPv4 address.
+    Address,
+    /// One or more IPv4 addresses.
+    Addresses,
+    /// One or more printable ASCII characters.
+    Text,
+    /// 16 bits.
+    U16,
+    /// 32 bits.
+    U32,
+    /// Domain names (RFC 1035 §3.1), without compression.
+    Domains,
+    /// Prefix length, significant octets, router; repeated (RFC 3442).
+    Routes,
+    /// One or more octets.
+    Opaque,
+}
+
+/// Who says what an option holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetBy {
+    /// Whoever describes the site: for all, a VLAN, a subnet, a range, a tag, a machine.
+    Operator,
+    /// The same, but only those who ask for it are told (option 55).
+    OperatorIfAsked,
+    /// The server alone: it follows from the lease or the message.
+    Server,
+    /// Clients and relays; the server repeats it or only reads it.
+    Client,
+}
+
+/// One row of the table of options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OptionRow {
+    /// The code.
+    pub code: u8,
+    /// Its name in documents and tools, as IANA has it, in lower case with hyphens.
+    pub name: &'static str,
+    /// Its data.
+    pub form: Form,
+    /// Who sets it.
+    pub set_by: SetBy,
+    /// Where it is defined.
+    pub source: &'static str,
+}
+
+const fn option(code: u8, name: &'static str, form: Form, set_by: SetBy, source: &'static str) -> OptionRow {
+    OptionRow { code, name, form, set_by, source }
+}
+
+/// The options with a name, in ascending order. Others are set by number, as octets.
+#[rustfmt::skip]
+pub const OPTIONS: &[OptionRow] = &[
+    option(1, "subnet-mask", Form::Address, SetBy::Server, "RFC 2132 §3.3"),
+    option(3, "router", Form::Addresses, SetBy::Operator, "RFC 2132 §3.5"),
+    option(6, "domain-server", Form::Addresses, SetBy::Operator, "RFC 2132 §3.8"),
+    option(12, "hostname", Form::Text, SetBy::Operator, "RFC 2132 §3.14"),
+    option(15, "domain-name", Form::Text, SetBy::Operator, "RFC 2132 §3.17"),
+    option(26, "mtu-interface", Form::U16, SetBy::Operator, "RFC 2132 §5.1"),
+    option(28, "broadcast-address", Form::Address, SetBy::Operator, "RFC 2132 §5.3"),
+    option(42, "ntp-servers", Form::Addresses, SetBy::Operator, "RFC 2132 §8.3"),
+    option(43, "vendor-specific", Form::Opaque, SetBy::Operator, "RFC 2132 §8.4"),
+    option(50, "address-request", Form::Address, SetBy::Client, "RFC 2132 §9.1"),
+    option(51, "address-time", Form::U32, SetBy::Server, "RFC 2132 §9.2"),
+    option(52, "overload", Form::Opaque, SetBy::Server, "RFC 2132 §9.3"),
+    option(53, "dhcp-msg-type", Form::Opaque, SetBy::Server, "RFC 2132 §9.6"),
+    option(54, "dhcp-server-id", Form::Address, SetBy::Server, "RFC 2132 §9.7"),
+    option(55, "parameter-list", Form::Opaque, SetBy::Client, "RFC 2132 §9.8"),
+    option(56, "dhcp-message", Form::Text, SetBy::Server, "RFC 2132 §9.9"),
+    option(57, "dhcp-max-msg-size", Form::U16, SetBy::Client, "RFC 2132 §9.10"),
+    option(58, "renewal-time", Form::U32, SetBy::Server, "RFC 2132 §9.11"),
+    option(59, "rebinding-time", Form::U32, SetBy::Server, "RFC 2132 §9.12"),
+    option(60, "class-id", Form::Opaque, SetBy::Operator, "RFC 2132 §9.13"),
+    option(61, "client-id", Form::Opaque, SetBy::Client, "RFC 2132 §9.14"),
+    option(66, "server-name", Form::Text, SetBy::Operator, "RFC 2132 §9.4"),
+    option(67, "bootfile-name", Form::Text, SetBy::Operator, "RFC 2132 §9.5"),
+    option(77, "user-class", Form::Opaque, SetBy::Client, "RFC 3004"),
+    option(82, "relay-agent-information", Form::Opaque, SetBy::Client, "RFC 3046"),
+    option(93, "client-system", Form::Opaque, SetBy::Client, "RFC 4578 §2.1"),
+    option(94, "client-ndi", Form::Opaque, SetBy::Client, "RFC 4578 §2.2"),
+    option(97, "uuid-guid", Form::Opaque, SetBy::Client, "RFC 4578 §2.3"),
+    option(108, "ipv6-only-preferred", Form::U32, SetBy::OperatorIfAsked, "RFC 8925 §3.1"),
+    option(114, "captive-portal", Form::Text, SetBy::Operator, "RFC 8910 §2.1; ONIE: default URL"),
+    option(119, "domain-search", Form::Domains, SetBy::Operator, "RFC 3397"),
+    option(121, "classless-static-route", Form::Routes, SetBy::Operator, "RFC 3442"),
+    option(125, "vi-vendor-specific", Form::Opaque, SetBy::Operator, "RFC 3925 §4"),
+    option(150, "tftp-server-address", Form::Addresses, SetBy::Operator, "RFC 5859 §2"),
+    option(175, "etherboot", Form::Opaque, SetBy::Operator, "iPXE, dhcp-options"),
+    option(208, "pxelinux-magic", Form::U32, SetBy::Operator, "RFC 5071 §2"),
+    option(209, "configuration-file", Form::Text, SetBy::Operator, "RFC 5071 §4"),
+    option(210, "path-prefix", Form::Text, SetBy::Operator, "RFC 5071 §5"),
+    option(211, "reboot-time", Form::U32, SetBy::Operator, "RFC 5071 §6"),
+];
+
+/// The row of a code, `None` if it is not in [`OPTIONS`].
+pub fn option_row(code: u8) -> Option<&'static OptionRow> {
+    let at = OPTIONS.binary_search_by_key(&code, |row| row.code).ok()?;
+    OPTIONS.get(at)
+}
+
+/// Whether an operator may set an option to these octets: its code is theirs to set, and the data is of its form. A code
+/// without a row takes anything of 1 to [`crate::limits::DHCP_OPTION_JOINED_BYTES_MAX`] octets.
+pub fn may_be_set(code: u8, data: &[u8]) -> bool {
+    let fits = !data.is_empty() && data.len() <= crate::limits::DHCP_OPTION_JOINED_BYTES_MAX;
+    fits && match option_row(code) {
+        None => code != code::PAD && code != code::END,
+        Some(row) => match row.set_by {
+            SetBy::Operator | SetBy::OperatorIfAsked => row.form.holds(data),
+            SetBy::Server | SetBy::Client => false,
+        },
+    }
+}
+
+impl Form {
+    /// Whether octets are of this form.
+    pub fn holds(self, data: &[u8]) -> bool {
+        match self {
+            Form::Address | Form::U32 => data.len() == 4,
+            Form::Addresses => !data.is_empty() && data.len().is_multiple_of(4),
+            Form::U16 => data.len() == 2,
+            Form::Text => !data.is_empty() && data.iter().all(|octet| octet.is_ascii_graphic() || *octet == b' '),
+            Form::Opaque => !data.is_empty(),
+            Form::Domains => !data.is_empty() && are_domains(data),
+            Form::Routes => !data.is_empty() && are_routes(data),
+        }
+    }
+}
+
+fn are_domains(mut data: &[u8]) -> bool {
+    let mut at_end = true;
+    while let Some((length, rest)) = data.split_first() {
+        let Some((_, rest)) = rest.split_at_checked(usize::from(*length)).filter(|_| *length < 64) else {
+            return false;
+        };
+        (at_end, data) = (*length == 0, rest);
+    }
+    at_end
+}
+
+fn are_routes(mut data: &[u8]) -> bool {
+    while let Some((bits, rest)) = data.split_first() {
+        let octets = usize::from(bits.div_ceil(8)) + 4;
+        let Some((_, rest)) = rest.split_at_checked(octets).filter(|_| *bits <= 32) else { return false };
+        data = rest;
+    }
+    true
+}
+
+/// The encapsulated options of options 43, 82, 125's enterprises and 175: code, length, data. Stops at the first that runs past
+/// the end, so that what follows a lie is not believed; pads and ends are codes as others.
+pub fn sub_options(mut data: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    core::iter::from_fn(move || {
+        let (head, rest) = data.split_first_chunk::<2>()?;
+        let [code, length] = *head;
+        let (value, rest) = rest.split_at_checked(usize::from(length))?;
+        data = rest;
+        Some((code, value))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn options_are_sorted_and_their_forms_hold() {
+        assert!(OPTIONS.windows(2).all(|pair| pair[0].code < pair[1].code));
+        let table: &[(u8, &[u8], bool)] = &[
+            (3, &[10, 0, 0, 1, 10, 0, 0, 2], true),
+            (3, &[10, 0, 0, 1, 10], false),
+            (3, &[], false),
+            (26, &[5, 220], true),
+            (26, &[5], false),
+            (67, b"file name", true),
+            (67, b"file\n", false),
+            (119, b"\x04test\x00\x01a\x00", true),
+            (119, b"\x04test", false),
+            (119, b"\xc0\x00", false),
+            (121, &[24, 10, 0, 1, 10, 0, 0, 9, 0, 10, 0, 0, 9], true),
+            (121, &[33, 10, 0, 1, 10, 0, 0, 9], false),
+            (121, &[24, 10, 0, 1, 10, 0, 0], false),
+            (224, &[0; 1_024], true),
+            (224, &[0; 1_025], false),
+            (0, &[1], false),
+            (255, &[1], false),
+        ];
+        for (code, data, good) in table {
+            assert_eq!(may_be_set(*code, data), *good, "{code} {data:?}");
+        }
+        for code in [1, 50, 51, 52, 53, 54, 55, 57, 58, 59, 61, 77, 82, 93, 94, 97] {
+            assert!(!may_be_set(code, &[10, 0, 0, 1]), "{code} is not the operator's");
+        }
+    }
+
+    #[test]
+    fn sub_options_end_at_a_lie() {
+        let read = |data: &'static [u8]| sub_options(data).collect::<Vec<_>>();
+        assert_eq!(read(&[1, 2, 7, 8, 2, 0, 5, 1, 9]), [(1, &[7, 8][..]), (2, &[]), (5, &[9])]);
+        assert_eq!(read(&[1, 1, 7, 2, 200, 8]), [(1, &[7][..])]);
+        assert_eq!(read(&[1]), []);
+    }
 
     #[test]
     fn architectures_are_sorted_and_found() {

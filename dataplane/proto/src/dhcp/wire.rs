@@ -478,7 +478,8 @@ pub struct Reply<'a> {
     pub proxy_dhcp_wait: ProxyDhcpWait,
     /// Option 56, the reason of a Nak.
     pub message: Option<&'a str>,
-    /// Further options as (code, data of 1–255 octets), written last and left out when there is no room.
+    /// Further options as (code, data of 1 to [`limits::DHCP_OPTION_JOINED_BYTES_MAX`] octets), written last and left out
+    /// when there is no room.
     pub extra: &'a [(u8, &'a [u8])],
 }
 
@@ -487,7 +488,8 @@ pub struct Reply<'a> {
 pub struct Encoded {
     /// Octets written at the front of the buffer.
     pub bytes: usize,
-    /// Options that were wished for and had no room (never one that the client cannot boot without).
+    /// Options that were wished for and had no room, also not in `file` and `sname` (never one that the client cannot boot
+    /// without).
     pub omitted: u8,
 }
 
@@ -497,7 +499,7 @@ pub enum EncodeError {
     /// The options that the client cannot do without need more than its size or the buffer allows.
     #[error("required options do not fit into `{0}` bytes")]
     TooLong(usize),
-    /// A field cannot be expressed, such as a text above 255 octets.
+    /// A field cannot be expressed: it is empty, or above [`limits::DHCP_OPTION_JOINED_BYTES_MAX`] octets.
     #[error("a field is longer than an option holds")]
     FieldTooLong,
 }
@@ -532,17 +534,33 @@ impl<'a> Reply<'a> {
     ///
     /// Taken from the request: xid, secs 0, broadcast bit, ciaddr (not in a Nak), giaddr, chaddr, options 97 and 82 verbatim
     /// (82 last, RFC 3046 §2.1). Options are ordered by need: what the client cannot boot without, then what it can, each of
-    /// these left out and counted if it does not fit. At least [`limits::DHCP_REPLY_BYTES_MIN`] octets.
+    /// these left out and counted if it does not fit. An option above 255 octets is written in parts (RFC 3396 §5). If options
+    /// have no room, those header fields that hold no name take them (option 52). At least [`limits::DHCP_REPLY_BYTES_MIN`] octets.
     ///
     /// # Errors
     /// [`EncodeError`]; the buffer's contents are then undefined.
     pub fn encode(&self, request: &Request, buffer: &mut [u8]) -> Result<Encoded, EncodeError> {
+        let plain = self.encode_with(request, buffer, Overload::default())?;
+        let in_file = self.boot_file.is_none_or(|boot| boot.name.len() > limits::DHCP_FILE_FIELD_NAME_BYTES_MAX);
+        let in_name = self.boot_file.is_none_or(|boot| boot.server_name.is_none());
+        if plain.omitted == 0 || !(in_file || in_name) {
+            return Ok(plain);
+        }
+        self.encode_with(request, buffer, Overload { file: in_file, server_name: in_name })
+    }
+
+    fn encode_with(&self, request: &Request, buffer: &mut [u8], overload: Overload) -> Result<Encoded, EncodeError> {
         let room = request.reply_bytes_max().min(buffer.len());
         let too_long = |Full| EncodeError::TooLong(room);
         let mut writer = Writer::new(buffer.get_mut(..room).unwrap_or_default());
         self.put_fixed(request, &mut writer).map_err(too_long)?;
-        let mut options = OptionWriter { writer, reserve: tail_bytes(request), omitted: 0 };
+        let mut fields = [Field::new(FILE_AT, overload.file), Field::new(SERVER_NAME_AT, overload.server_name)];
+        let mut options = OptionWriter { writer, reserve: tail_bytes(request), omitted: 0, fields: &mut fields };
         self.put_required(request, &mut options)?;
+        match (overload.file, overload.server_name) {
+            (false, false) => {}
+            (file, server_name) => options.require(code::OVERLOAD, &[u8::from(file) | u8::from(server_name) << 1])?,
+        }
         self.put_wished(request, &mut options);
         let OptionWriter { mut writer, omitted, .. } = options;
         if let Some(information) = request.relay_agent_information.as_deref() {
@@ -551,7 +569,11 @@ impl<'a> Reply<'a> {
         writer.put(&[code::END]).map_err(too_long)?;
         let padding = limits::DHCP_REPLY_BYTES_MIN.saturating_sub(writer.len()).min(writer.room());
         writer.zeros(padding).map_err(too_long)?;
-        Ok(Encoded { bytes: writer.len(), omitted })
+        let bytes = writer.len();
+        for field in &mut fields {
+            field.put(buffer);
+        }
+        Ok(Encoded { bytes, omitted })
     }
 
     fn put_fixed(&self, request: &Request, writer: &mut Writer<'_>) -> Result<(), Full> {
@@ -647,26 +669,65 @@ fn tail_bytes(request: &Request) -> usize {
     1 + request.relay_agent_information.as_deref().map_or(0, |information| 2 + information.len())
 }
 
+/// Where `sname` and `file` stand in a message, and how long they are.
+const SERVER_NAME_AT: (usize, usize) = (44, 64);
+const FILE_AT: (usize, usize) = (108, 128);
+
+/// A header field that takes options, if option 52 says so.
+struct Field {
+    at: usize,
+    bytes_max: usize,
+    options: Vec<u8>,
+}
+
+impl Field {
+    fn new((at, bytes_max): (usize, usize), is_open: bool) -> Field {
+        Field { at, bytes_max: if is_open { bytes_max } else { 0 }, options: Vec::new() }
+    }
+
+    /// Takes an option whole, with its end option still to come.
+    fn take(&mut self, code: u8, data: &[u8]) -> bool {
+        let Ok(length) = u8::try_from(data.len()) else { return false };
+        let fits = self.options.len() + 2 + data.len() < self.bytes_max;
+        if fits {
+            self.options.extend([code, length]);
+            self.options.extend(data);
+        }
+        fits
+    }
+
+    fn put(&mut self, message: &mut [u8]) {
+        if self.bytes_max > 0 {
+            self.options.push(code::END);
+            if let Some(field) = message.get_mut(self.at..self.at + self.options.len()) {
+                field.copy_from_slice(&self.options);
+            }
+        }
+    }
+}
+
 /// Writes options while keeping room for those that come last.
 struct OptionWriter<'a> {
     writer: Writer<'a>,
     reserve: usize,
     omitted: u8,
+    fields: &'a mut [Field; 2],
 }
 
 impl OptionWriter<'_> {
     fn require(&mut self, code: u8, data: &[u8]) -> Result<(), EncodeError> {
-        if data.is_empty() || data.len() > 255 {
+        if data.is_empty() || data.len() > limits::DHCP_OPTION_JOINED_BYTES_MAX {
             return Err(EncodeError::FieldTooLong);
         }
-        if self.writer.room() < 2 + data.len() + self.reserve {
+        if self.writer.room() < 2 * data.len().div_ceil(255) + data.len() + self.reserve {
             return Err(EncodeError::TooLong(self.writer.len() + self.writer.room()));
         }
-        put_option(&mut self.writer, code, data).map_err(|Full| EncodeError::FieldTooLong)
+        let mut parts = data.chunks(255);
+        parts.try_for_each(|part| put_option(&mut self.writer, code, part)).map_err(|Full| EncodeError::FieldTooLong)
     }
 
     fn wish(&mut self, code: u8, data: &[u8]) {
-        if self.require(code, data).is_err() {
+        if self.require(code, data).is_err() && !self.fields.iter_mut().any(|field| field.take(code, data)) {
             self.omitted = self.omitted.saturating_add(1);
         }
     }
@@ -1077,6 +1138,40 @@ mod tests {
         assert!(matches!(reply.encode(&request, &mut [0; 400]), Err(EncodeError::TooLong(400))));
         let small = Reply::new(MessageType::Nak, Ipv4Addr::LOCALHOST).encode(&request, &mut [0; 1_472]).unwrap();
         assert_eq!(small.bytes, limits::DHCP_REPLY_BYTES_MIN);
+    }
+
+    #[test]
+    fn what_has_no_room_goes_into_header_fields_and_long_options_into_parts() {
+        use dhcproto::v4::{DhcpOption, OptionCode};
+        let request = Request::parse(&message(&[])).unwrap();
+        let data = [b'x'; 110];
+        let extra: [(u8, &[u8]); 4] = [(224, &data), (225, &data), (226, &data[..50]), (227, &data[..50])];
+        let reply = Reply { boot_file: None, extra: &extra, ..full_reply() };
+        let mut buffer = [0; 1_472];
+        let encoded = reply.encode(&request, &mut buffer).unwrap();
+        assert_eq!((encoded.omitted, encoded.bytes <= 548), (0, true));
+        let mut message = Message::parse(&buffer[..encoded.bytes], Operation::Reply).unwrap();
+        for (code, data) in extra {
+            assert_eq!(message.option(code), Some(data), "{code}");
+        }
+        assert_eq!((message.option(52), message.file.is_none()), (Some(&[3][..]), true));
+        let named = Reply { boot_file: Some(BootFile { name: "a", server_name: Some("b") }), ..reply };
+        let encoded = named.encode(&request, &mut buffer).unwrap();
+        assert!(encoded.omitted > 0, "the fields are taken");
+        message = Message::parse(&buffer[..encoded.bytes], Operation::Reply).unwrap();
+        assert_eq!(message.option(52), None);
+
+        let size = 1_500u16.to_be_bytes();
+        let request = Request::parse(&self::message(&[(57, &size)])).unwrap();
+        let long = [7; 600];
+        let reply = Reply { extra: &[(224, &long)], ..full_reply() };
+        let encoded = reply.encode(&request, &mut buffer).unwrap();
+        let other = dhcproto::v4::Message::decode(&mut dhcproto::Decoder::new(&buffer[..encoded.bytes])).unwrap();
+        assert!(
+            other.opts().get(OptionCode::Unknown(224)).is_some_and(|option| matches!(option, DhcpOption::Unknown(_)))
+        );
+        let message = Message::parse(&buffer[..encoded.bytes], Operation::Reply).unwrap();
+        assert_eq!(message.option(224), Some(&long[..]), "its three parts are one");
     }
 
     #[test]
