@@ -97,6 +97,9 @@ fn record_value(record: &Record) -> Value {
         Record::Plan(_, value) => serde_json::to_value(value),
         Record::Environment(value) => serde_json::to_value(value),
         Record::Enrolment(value) => serde_json::to_value(value),
+        Record::DhcpOptions(value) => serde_json::to_value(value),
+        Record::NamedReservation(value) => serde_json::to_value(value),
+        Record::ProxyDhcp(value) => serde_json::to_value(value),
     };
     // Every record is a struct of serialisable fields with string keys, so this cannot fail.
     value.unwrap_or(Value::Null)
@@ -111,6 +114,9 @@ fn key_parts(key: &Key) -> (&'static str, String) {
         Key::Plan(operation) => ("plan", operation.to_string()),
         Key::Environment(architecture) => ("environment", architecture.to_string()),
         Key::Enrolment(enrolment) => ("enrolment", enrolment.to_string()),
+        Key::DhcpOptions(scope) => ("dhcp_options", scope.to_string()),
+        Key::NamedReservation(identity) => ("named_reservation", identity.to_string()),
+        Key::ProxyDhcp(vlan) => ("proxy_dhcp", vlan.to_string()),
     }
 }
 
@@ -124,6 +130,9 @@ fn parse_key(kind: &str, key: &str) -> Result<Option<Key>, CodecError> {
         "plan" => Key::Plan(key.parse().map_err(bad)?),
         "environment" => Key::Environment(key.parse().map_err(bad)?),
         "enrolment" => Key::Enrolment(key.parse().map_err(bad)?),
+        "dhcp_options" => Key::DhcpOptions(key.parse().map_err(bad)?),
+        "named_reservation" => Key::NamedReservation(key.parse().map_err(bad)?),
+        "proxy_dhcp" => Key::ProxyDhcp(key.parse().map_err(bad)?),
         _ => return Ok(None),
     }))
 }
@@ -137,6 +146,9 @@ fn parse_record(key: &Key, json: &str) -> Result<Record, CodecError> {
         Key::Plan(operation) => Record::Plan(*operation, serde_json::from_str(json).map_err(malformed)?),
         Key::Environment(_) => Record::Environment(serde_json::from_str(json).map_err(malformed)?),
         Key::Enrolment(_) => Record::Enrolment(serde_json::from_str(json).map_err(malformed)?),
+        Key::DhcpOptions(_) => Record::DhcpOptions(serde_json::from_str(json).map_err(malformed)?),
+        Key::NamedReservation(_) => Record::NamedReservation(serde_json::from_str(json).map_err(malformed)?),
+        Key::ProxyDhcp(_) => Record::ProxyDhcp(serde_json::from_str(json).map_err(malformed)?),
     })
 }
 

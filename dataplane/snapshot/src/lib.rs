@@ -7,6 +7,7 @@
 //! Unknown fields and unknown record kinds are ignored on reading, so that a rack may be one version behind.
 
 pub mod codec;
+pub mod dhcp;
 pub mod ids;
 pub mod inventory;
 pub mod limits;

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::dhcp::{DhcpOptions, Identity, NamedReservation, ProxyDhcp, Scope};
 use crate::ids::{
     AttemptId, EnrolmentId, Generation, ImageId, MachineId, ManifestDigest, OperationId, SubnetId, VlanId,
 };
@@ -48,6 +49,12 @@ pub enum Key {
     Environment(Architecture),
     /// Which machine an enrolment has become.
     Enrolment(EnrolmentId),
+    /// DHCP options of a scope.
+    DhcpOptions(Scope),
+    /// An address reserved by another name than a MAC address.
+    NamedReservation(Identity),
+    /// A VLAN with somebody else's DHCP server.
+    ProxyDhcp(VlanId),
 }
 
 /// A record's value; which key it stands under follows from it ([`Record::key`]).
@@ -67,6 +74,12 @@ pub enum Record {
     Environment(Environment),
     /// Which machine an enrolment has become.
     Enrolment(Enrolment),
+    /// DHCP options of a scope.
+    DhcpOptions(DhcpOptions),
+    /// An address reserved by another name than a MAC address.
+    NamedReservation(NamedReservation),
+    /// A VLAN with somebody else's DHCP server.
+    ProxyDhcp(ProxyDhcp),
 }
 
 impl Record {
@@ -80,6 +93,9 @@ impl Record {
             Record::Plan(operation, _) => Key::Plan(*operation),
             Record::Environment(environment) => Key::Environment(environment.architecture),
             Record::Enrolment(enrolment) => Key::Enrolment(enrolment.enrolment),
+            Record::DhcpOptions(options) => Key::DhcpOptions(options.scope.clone()),
+            Record::NamedReservation(reservation) => Key::NamedReservation(reservation.identity.clone()),
+            Record::ProxyDhcp(proxy) => Key::ProxyDhcp(proxy.vlan),
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::ids::{EnrolmentId, Generation, MachineId, OperationId, SubnetId};
+use crate::dhcp::{DhcpOptions, Identity, NamedReservation, ProxyDhcp, Scope};
+use crate::ids::{EnrolmentId, Generation, MachineId, OperationId, SubnetId, VlanId};
 use crate::net::{Architecture, Mac};
 use crate::plan::Plan;
 use crate::record::{Boot, Change, Enrolment, Environment, Key, Line, Record, Reservation, Site, Subnet};
@@ -26,6 +27,12 @@ pub struct View {
     pub environments: BTreeMap<Architecture, Environment>,
     /// Enrolments that have become machines.
     pub enrolments: BTreeMap<EnrolmentId, Enrolment>,
+    /// DHCP options, the widest scope first.
+    pub dhcp_options: BTreeMap<Scope, DhcpOptions>,
+    /// Addresses reserved by other names than MAC addresses.
+    pub named_reservations: BTreeMap<Identity, NamedReservation>,
+    /// VLANs with somebody else's DHCP server.
+    pub proxy_dhcp: BTreeMap<VlanId, ProxyDhcp>,
 }
 
 impl View {
@@ -49,6 +56,11 @@ impl View {
             Record::Plan(operation, value) => drop(self.plans.insert(operation, value)),
             Record::Environment(value) => drop(self.environments.insert(value.architecture, value)),
             Record::Enrolment(value) => drop(self.enrolments.insert(value.enrolment, value)),
+            Record::DhcpOptions(value) => drop(self.dhcp_options.insert(value.scope.clone(), value)),
+            Record::NamedReservation(value) => {
+                drop(self.named_reservations.insert(value.identity.clone(), value));
+            }
+            Record::ProxyDhcp(value) => drop(self.proxy_dhcp.insert(value.vlan, value)),
         }
     }
 
@@ -62,6 +74,9 @@ impl View {
             Key::Plan(operation) => drop(self.plans.remove(operation)),
             Key::Environment(architecture) => drop(self.environments.remove(architecture)),
             Key::Enrolment(enrolment) => drop(self.enrolments.remove(enrolment)),
+            Key::DhcpOptions(scope) => drop(self.dhcp_options.remove(scope)),
+            Key::NamedReservation(identity) => drop(self.named_reservations.remove(identity)),
+            Key::ProxyDhcp(vlan) => drop(self.proxy_dhcp.remove(vlan)),
         }
     }
 
@@ -74,7 +89,11 @@ impl View {
         let plans = self.plans.iter().map(|(operation, plan)| Record::Plan(*operation, plan.clone()));
         let boots = self.boots.values().cloned().map(Record::Boot);
         let enrolments = self.enrolments.values().cloned().map(Record::Enrolment);
-        site.chain(subnets).chain(environments).chain(reservations).chain(plans).chain(boots).chain(enrolments)
+        let options = self.dhcp_options.values().cloned().map(Record::DhcpOptions);
+        let named = self.named_reservations.values().cloned().map(Record::NamedReservation);
+        let proxies = self.proxy_dhcp.values().copied().map(Record::ProxyDhcp);
+        let networks = site.chain(subnets).chain(options).chain(named).chain(proxies);
+        networks.chain(environments).chain(reservations).chain(plans).chain(boots).chain(enrolments)
     }
 
     /// The whole view as lines of its generation: a base.
@@ -102,7 +121,7 @@ impl View {
 mod tests {
     use super::*;
     use crate::codec;
-    use crate::ids::VlanId;
+    use crate::dhcp::{DhcpOption, Octets};
     use crate::record::Answer;
     use proptest::prelude::*;
 
@@ -133,9 +152,30 @@ mod tests {
         })
     }
 
+    fn network(n: u8) -> Record {
+        let octets = Octets(vec![n]);
+        match n % 3 {
+            0 => Record::DhcpOptions(DhcpOptions {
+                scope: Scope::Subnet(SubnetId(i64::from(n))),
+                machines: vec![],
+                options: vec![DhcpOption { code: n, data: octets }],
+            }),
+            1 => Record::NamedReservation(NamedReservation {
+                identity: Identity::Circuit(octets),
+                subnet: SubnetId(1),
+                address: [10, 0, 0, n].into(),
+                hostname: None,
+            }),
+            _ => Record::ProxyDhcp(ProxyDhcp { vlan: VlanId(i64::from(n)) }),
+        }
+    }
+
     fn view(generation: u64, items: &[(u8, bool)]) -> View {
         let mut view = View { generation: Generation(generation), ..View::default() };
         for (n, flag) in items {
+            if *n > 200 {
+                view.put(network(*n));
+            }
             view.put(if *flag { subnet(n % 8) } else { boot(n % 8, if n % 3 == 0 { "a" } else { "b" }) });
         }
         view
