@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use bootstorm_proto::dhcp::DropReason;
 use bootstorm_proto::dhcp::client_kind::{BootClient, Firmware, classify};
-use bootstorm_proto::dhcp::options::{Architecture as Said, MessageType};
+use bootstorm_proto::dhcp::options::{Architecture as Said, MessageType, SetBy, code, option_row, sub_options};
 use bootstorm_proto::dhcp::server::{Delivery, Intent, destination, intent};
 use bootstorm_proto::dhcp::wire::{BootFile, LeaseTimes, ProxyDhcpWait, PxeDiscovery, Reply, Request, is_host_name};
 use bootstorm_proto::limits::DHCP_MESSAGE_BYTES_MAX;
+use bootstorm_snapshot::dhcp::{Identity, NamedReservation, Octets};
 use bootstorm_snapshot::record::{Answer, Subnet, Unknown};
-use bootstorm_snapshot::{Architecture, Mac, Observed, Stage};
+use bootstorm_snapshot::{Architecture, Mac, MachineId, Observed, Stage, SubnetId};
 
 use crate::attempts::Who;
 use crate::engine::{Engine, Interface, Output};
@@ -21,17 +22,30 @@ use crate::spool::Worth;
 use crate::{Time, limits};
 
 /// One request with everything that was found out about it.
-struct Context {
+struct Context<'a> {
     request: Request,
     client: BootClient,
     mac: Mac,
     interface: Interface,
-    subnet: Subnet,
+    /// What the client knows this server by (option 54): our address, or what its relay puts in the place of it.
+    server: Ipv4Addr,
+    /// The subnet of the client's address; until it has one, that of its link.
+    subnet: &'a Subnet,
+    /// All subnets of its link, the one that the interface or relay is in first.
+    network: Vec<&'a Subnet>,
     /// Fixed address in the subnet.
     fixed: Option<Ipv4Addr>,
-    hostname: Option<String>,
+    hostname: Option<&'a str>,
+    machine: Option<MachineId>,
     known: bool,
     circuit: Option<u64>,
+}
+
+impl<'a> Context<'a> {
+    /// The subnet of its link that an address lies in.
+    fn subnet_of(&self, address: Ipv4Addr) -> Option<&'a Subnet> {
+        self.network.iter().copied().find(|subnet| subnet.cidr.contains(address))
+    }
 }
 
 impl Engine {
@@ -52,15 +66,21 @@ impl Engine {
         delivery: Delivery,
         bytes: &[u8],
     ) -> Result<(), &'static str> {
-        let interface = self.interface(interface).ok_or("interface")?.clone();
+        let interface = *self.interface(interface).ok_or("interface")?;
         if self.config.interfaces.iter().any(|ours| IpAddr::V4(ours.address) == from) {
             return Err(DropReason::FromOwnAddress.name());
         }
         let request = Request::parse(bytes).map_err(DropReason::name)?;
         let intent = intent(&request, delivery).map_err(DropReason::name)?;
-        let context = self.context(request, interface)?;
+        let index = Arc::clone(&self.index);
+        if let Some(subnet) = index.proxied_subnet_of(interface.address)
+            && request.relay_agent_ip.is_unspecified()
+        {
+            return self.answer_as_proxy(&index, &request, interface, intent, subnet);
+        }
+        let context = self.context(&index, request, interface, intent)?;
         match intent {
-            Intent::Discover { requested } => self.discover(now, &context, requested),
+            Intent::Discover { requested } => self.discover(now, context, requested),
             Intent::Select { server, requested } => self.select(now, &context, server, requested),
             Intent::Reboot { requested } => self.reboot(now, &context, requested),
             Intent::Renew { client_ip } => self.renew(now, &context, client_ip, Silence::Never),
@@ -71,78 +91,210 @@ impl Engine {
         }
     }
 
-    /// Finds subnet, fixed address and owner.
-    fn context(&self, request: Request, interface: Interface) -> Result<Context, &'static str> {
+    /// Beside somebody else's server: says what to boot, and nothing about addresses (PXE 2.1 §2.2). The offer has a server and a
+    /// file, so that firmware does not ask on port 4011 for them.
+    fn answer_as_proxy(
+        &mut self,
+        index: &Index,
+        request: &Request,
+        interface: Interface,
+        intent: Intent,
+        subnet: &Subnet,
+    ) -> Result<(), &'static str> {
+        let (Intent::Discover { .. }, client) = (intent, classify(request)) else { return Err("proxy_not_asked") };
         let mac = Mac(request.client_hardware_address);
-        let relay = request.relay_agent_ip;
-        let subnet = if relay.is_unspecified() {
-            self.index.subnet_of(interface.address).ok_or("no_subnet")?
-        } else {
-            self.index.subnet_of(relay).ok_or(DropReason::UnknownRelay.name())?
+        let machine = index.machine(mac);
+        let unknown = index.view().site.as_ref().map(|site| site.unknown).ok_or("no_snapshot")?;
+        if machine.is_none() && unknown == Unknown::Ignore {
+            return Err("unknown_ignored");
+        }
+        let asks = client.vendor_class_echo().is_some() || client.is_ipxe();
+        let file = boot_file(index, client, mac, interface.address, self.config.http_port).filter(|_| asks);
+        let file = file.ok_or("proxy_not_asked")?;
+        let server = interface.address.to_string();
+        let mut reply = Reply::new(MessageType::Offer, interface.address);
+        put_boot_file(&mut reply, client, &file, &server, interface.address);
+        // In an offer without an address iPXE looks for this class too.
+        reply.vendor_class = reply.vendor_class.or(Some(b"PXEClient"));
+        let set = index.options(subnet, Ipv4Addr::UNSPECIFIED, machine);
+        let extra = put_options(&mut reply, request, &set, &server);
+        reply.extra = &extra;
+        self.counters.add("dhcp", "proxy_offer");
+        let output = encode(request, interface, &reply)?;
+        self.emit(output);
+        Ok(())
+    }
+
+    /// Finds subnet, fixed address and owner.
+    fn context<'a>(
+        &self,
+        index: &'a Index,
+        request: Request,
+        interface: Interface,
+        intent: Intent,
+    ) -> Result<Context<'a>, &'static str> {
+        let mac = Mac(request.client_hardware_address);
+        let relay = relay(&request);
+        let link = match &relay {
+            None => index.subnet_of(interface.address).ok_or("no_subnet")?,
+            Some(relay) => {
+                // An answer goes wherever a relay's address says: only to networks that are ours (threat model, DHCPv4).
+                let known = index.view().subnets.values().any(|subnet| subnet.cidr.contains(relay.address));
+                let link = known.then(|| index.subnet_of(relay.link.unwrap_or(relay.address))).flatten();
+                link.ok_or(DropReason::UnknownRelay.name())?
+            }
         };
-        let reservation = self.index.reservation(mac, subnet.id);
-        let machine = self.index.machine(mac);
+        let network = index.network(link);
+        let reservation = network.iter().find_map(|subnet| index.reservation(mac, subnet.id));
+        let reservation = reservation.map(|one| (one.subnet, one.address, one.hostname.as_deref()));
+        let reservation = reservation.or_else(|| {
+            let named = self.named_reservation(index, mac, relay.as_ref(), &request)?;
+            let is_here = network.iter().any(|subnet| subnet.id == named.subnet);
+            is_here.then_some((named.subnet, named.address, named.hostname.as_deref()))
+        });
+        let machine = index.machine(mac);
         let known = machine.is_some() || reservation.is_some();
-        let unknown = self.view().site.as_ref().map(|site| site.unknown).ok_or("no_snapshot")?;
+        let unknown = index.view().site.as_ref().map(|site| site.unknown).ok_or("no_snapshot")?;
         if !known && unknown == Unknown::Ignore {
             return Err("unknown_ignored");
         }
-        let hostname = reservation.and_then(|reservation| reservation.hostname.clone());
-        let hostname = hostname.or_else(|| Some(self.index.boot(machine?)?.hostname.clone()));
+        let hostname = reservation.and_then(|(_, _, hostname)| hostname);
+        let hostname = hostname.or_else(|| Some(index.boot(machine?)?.hostname.as_str()));
+        let subnet = self.subnet_of_client(&network, mac, reservation.map(|(subnet, ..)| subnet), intent);
+        let circuit = relay.as_ref().filter(|_| !known).and_then(|relay| circuit(relay, &request));
         Ok(Context {
             client: classify(&request),
             mac,
-            subnet: subnet.clone(),
-            fixed: reservation.map(|reservation| reservation.address),
+            server: relay.as_ref().and_then(|relay| relay.server).unwrap_or(interface.address),
+            subnet: subnet.unwrap_or(link),
+            fixed: reservation.map(|(_, address, _)| address),
+            machine,
             hostname: hostname.filter(|name| is_host_name(name)),
             known,
-            circuit: (!known).then(|| circuit(&request)).flatten(),
+            circuit,
+            network,
             request,
             interface,
         })
     }
 
-    fn discover(&mut self, now: Time, context: &Context, wish: Option<Ipv4Addr>) -> Result<(), &'static str> {
+    /// The address kept for the client's identifier or its relay's port. While another holds it the client is as others are:
+    /// names are less sure than MAC addresses, and no address is given twice.
+    fn named_reservation<'a>(
+        &self,
+        index: &'a Index,
+        mac: Mac,
+        relay: Option<&Relay<'_>>,
+        request: &Request,
+    ) -> Option<&'a NamedReservation> {
+        if !index.has_named_reservations() {
+            return None;
+        }
+        let octets = |data: &[u8]| Octets(data.to_vec());
+        let client = request.client_identifier.as_deref().map(octets).map(Identity::Client);
+        let circuit = relay.and_then(|relay| relay.circuit).map(octets).map(Identity::Circuit);
+        let remote = relay.and_then(|relay| relay.remote).map(octets).map(Identity::Remote);
+        let mut names = [client, circuit, remote].into_iter().flatten();
+        let reservation = names.find_map(|name| index.named_reservation(&name))?;
+        self.leases.holder(reservation.address).is_none_or(|lease| lease.mac == mac).then_some(reservation)
+    }
+
+    /// Of several subnets on one link: that of the fixed address, of the offer taken, of the client's lease, or of the address
+    /// it speaks of; `None` if none of these says anything.
+    fn subnet_of_client<'a>(
+        &self,
+        network: &[&'a Subnet],
+        mac: Mac,
+        fixed: Option<SubnetId>,
+        intent: Intent,
+    ) -> Option<&'a Subnet> {
+        if let Some(fixed) = fixed {
+            return network.iter().copied().find(|subnet| subnet.id == fixed);
+        }
+        if network.len() == 1 {
+            return None;
+        }
+        let said = match intent {
+            Intent::Discover { requested } => requested,
+            Intent::Select { requested, .. } => {
+                return network.iter().copied().find(|subnet| subnet.cidr.contains(requested));
+            }
+            Intent::Reboot { requested } => Some(requested),
+            Intent::Decline { address, .. } => Some(address),
+            Intent::Renew { client_ip } | Intent::Rebind { client_ip } => Some(client_ip),
+            Intent::Release { client_ip, .. } | Intent::Inform { client_ip } => Some(client_ip),
+        };
+        let leased = network.iter().copied().find(|subnet| self.leases.of_client(subnet.id, mac).is_some());
+        leased.or_else(|| said.and_then(|said| network.iter().copied().find(|subnet| subnet.cidr.contains(said))))
+    }
+
+    fn discover(&mut self, now: Time, context: Context<'_>, wish: Option<Ipv4Addr>) -> Result<(), &'static str> {
+        if self.is_stopped() {
+            // An offer that cannot be kept would hold the client off a server whose can.
+            return Err("journal_stopped");
+        }
+        let mut context = context;
         let address = match context.fixed {
             Some(address) => address,
-            None => self.choose(now, context, wish)?,
+            None => self.choose(now, &mut context, wish)?,
         };
         self.counters.add("dhcp", "offer");
-        let output = self.grant(context, MessageType::Offer, address)?;
+        let output = self.grant(&context, MessageType::Offer, address)?;
         self.emit(output);
         Ok(())
     }
 
-    fn choose(&mut self, now: Time, context: &Context, wish: Option<Ipv4Addr>) -> Result<Ipv4Addr, &'static str> {
-        let index = Arc::clone(&self.index);
-        let own: Vec<Ipv4Addr> = self.config.interfaces.iter().map(|interface| interface.address).collect();
-        let subnet = &context.subnet;
-        let taken = |address: Ipv4Addr| {
-            index.is_reserved(address)
-                || own.contains(&address)
-                || subnet.gateway == Some(address)
-                || subnet.dns_servers.contains(&address)
-                || address == subnet.cidr.network()
-                || address == subnet.cidr.broadcast()
-        };
-        let asker = Asker { mac: context.mac, circuit: context.circuit, wish };
-        self.leases.choose(now.monotonic, subnet, asker, taken).map_err(|reason| match reason {
+    /// An address of the client's subnet, or of another on its link when that has none left.
+    fn choose(
+        &mut self,
+        now: Time,
+        context: &mut Context<'_>,
+        wish: Option<Ipv4Addr>,
+    ) -> Result<Ipv4Addr, &'static str> {
+        let first = context.subnet;
+        let mut outcome = self.choose_in(now, context, wish);
+        for subnet in context.network.clone() {
+            if outcome != Err(NoAddress::Exhausted) {
+                break;
+            }
+            if subnet.id != first.id {
+                context.subnet = subnet;
+                outcome = self.choose_in(now, context, wish);
+            }
+        }
+        outcome.map_err(|reason| match reason {
             NoAddress::Exhausted => "range_exhausted",
             NoAddress::TableFull => "offers_full",
             NoAddress::Quota => "circuit_quota",
         })
     }
 
+    fn choose_in(&mut self, now: Time, context: &Context<'_>, wish: Option<Ipv4Addr>) -> Result<Ipv4Addr, NoAddress> {
+        let (index, interfaces, subnet) = (&self.index, &self.config.interfaces, context.subnet);
+        let taken = |address: Ipv4Addr| {
+            index.is_reserved(address)
+                || interfaces.iter().any(|interface| interface.address == address)
+                || subnet.gateway == Some(address)
+                || subnet.dns_servers.contains(&address)
+                || address == subnet.cidr.network()
+                || address == subnet.cidr.broadcast()
+        };
+        let asker = Asker { mac: context.mac, known: context.known, circuit: context.circuit, wish };
+        self.leases.choose(now.monotonic, subnet, asker, taken)
+    }
+
     fn select(
         &mut self,
         now: Time,
-        context: &Context,
+        context: &Context<'_>,
         server: Ipv4Addr,
         requested: Ipv4Addr,
     ) -> Result<(), &'static str> {
-        if server != context.interface.address {
+        if server != context.server {
             // The client took another server's offer: ours is free again.
-            self.leases.withdraw(context.subnet.id, context.mac);
+            for subnet in &context.network {
+                self.leases.withdraw(subnet.id, context.mac);
+            }
             return Err(DropReason::WrongServer.name());
         }
         let lease = self.leases.of_client(context.subnet.id, context.mac).map(|lease| lease.address);
@@ -156,8 +308,8 @@ impl Engine {
         if ours { self.acknowledge(now, context, requested) } else { self.refuse(context, "not offered") }
     }
 
-    fn reboot(&mut self, now: Time, context: &Context, requested: Ipv4Addr) -> Result<(), &'static str> {
-        if !context.subnet.cidr.contains(requested) {
+    fn reboot(&mut self, now: Time, context: &Context<'_>, requested: Ipv4Addr) -> Result<(), &'static str> {
+        if context.subnet_of(requested).is_none() {
             return self.refuse(context, "wrong network");
         }
         match self.rightful(context) {
@@ -173,7 +325,7 @@ impl Engine {
     fn renew(
         &mut self,
         now: Time,
-        context: &Context,
+        context: &Context<'_>,
         client_ip: Ipv4Addr,
         silence: Silence,
     ) -> Result<(), &'static str> {
@@ -182,21 +334,19 @@ impl Engine {
                 self.acknowledge(now, context, client_ip)
             }
             Some(_) => self.refuse(context, "not your address"),
-            None if silence == Silence::WhereUnknown && context.subnet.cidr.contains(client_ip) => {
-                Err("unknown_rebind")
-            }
+            None if silence == Silence::WhereUnknown && context.subnet_of(client_ip).is_some() => Err("unknown_rebind"),
             None => self.refuse(context, "no lease"),
         }
     }
 
     /// The address that a client has a right to: its fixed one, or that of its lease.
-    fn rightful(&self, context: &Context) -> Option<Ipv4Addr> {
+    fn rightful(&self, context: &Context<'_>) -> Option<Ipv4Addr> {
         let lease = || self.leases.of_client(context.subnet.id, context.mac).map(|lease| lease.address);
         context.fixed.or_else(lease)
     }
 
     /// Whether nobody else has come to have the address meanwhile (a new reservation, another's lease after ours ended).
-    fn is_free_for(&self, context: &Context, address: Ipv4Addr) -> bool {
+    fn is_free_for(&self, context: &Context<'_>, address: Ipv4Addr) -> bool {
         if context.fixed == Some(address) {
             return true;
         }
@@ -205,9 +355,9 @@ impl Engine {
             && context.subnet.dynamic.iter().any(|range| range.contains(address))
     }
 
-    fn acknowledge(&mut self, now: Time, context: &Context, address: Ipv4Addr) -> Result<(), &'static str> {
-        if !self.may_commit() {
-            return Err("journal_busy");
+    fn acknowledge(&mut self, now: Time, context: &Context<'_>, address: Ipv4Addr) -> Result<(), &'static str> {
+        if !(if context.known { self.may_commit() } else { self.may_commit_unknown() }) {
+            return self.confirm(now, context, address);
         }
         let times = self.lease_times(context).ok_or("no_snapshot")?;
         let until_unix_seconds = now.unix_seconds() + u64::from(times.lease_seconds);
@@ -222,7 +372,7 @@ impl Engine {
                 .or_else(|| self.leases.of_client(context.subnet.id, context.mac)?.architecture),
             circuit: context.circuit,
         };
-        for displaced in self.leases.put(lease.clone()) {
+        for displaced in self.leases.put(lease) {
             if displaced.address != address {
                 self.journal(Record::LeaseForgotten { address: displaced.address });
             }
@@ -232,6 +382,7 @@ impl Engine {
             }
         }
         self.journal(Record::Lease(lease));
+        self.doubt(address);
         if before != Some(context.mac) {
             let (mac, subnet) = (context.mac, context.subnet.id);
             self.observe(now, Worth::Minor, Observed::Lease { mac, address, subnet, until_unix_seconds });
@@ -243,8 +394,22 @@ impl Engine {
         Ok(())
     }
 
+    /// While nothing can be written, a client keeps what the disk has for certain, for the time that is left of it.
+    fn confirm(&mut self, now: Time, context: &Context<'_>, address: Ipv4Addr) -> Result<(), &'static str> {
+        let lease = self.leases.holder(address).filter(|lease| lease.mac == context.mac && !self.is_doubtful(address));
+        let left = lease.map_or(0, |lease| lease.until_unix_seconds.saturating_sub(now.unix_seconds()));
+        if left == 0 {
+            return Err("journal_busy");
+        }
+        self.counters.add("dhcp", "ack_unextended");
+        let times = LeaseTimes::new(u32::try_from(left).unwrap_or(u32::MAX));
+        let output = self.grant_for(context, MessageType::Ack, address, times)?;
+        self.emit(output);
+        Ok(())
+    }
+
     /// The stage *dhcp* of a machine that is to boot the agent.
-    fn trace_dhcp(&mut self, now: Time, context: &Context, address: Ipv4Addr) {
+    fn trace_dhcp(&mut self, now: Time, context: &Context<'_>, address: Ipv4Addr) {
         if !context.client.is_boot_firmware() {
             return;
         }
@@ -261,11 +426,11 @@ impl Engine {
         }
     }
 
-    fn refuse(&mut self, context: &Context, why: &'static str) -> Result<(), &'static str> {
+    fn refuse(&mut self, context: &Context<'_>, why: &'static str) -> Result<(), &'static str> {
         self.counters.add("dhcp", "nak");
-        let mut reply = Reply::new(MessageType::Nak, context.interface.address);
+        let mut reply = Reply::new(MessageType::Nak, context.server);
         reply.message = Some(why);
-        let output = encode(context, &reply)?;
+        let output = encode(&context.request, context.interface, &reply)?;
         self.emit(output);
         Ok(())
     }
@@ -273,11 +438,11 @@ impl Engine {
     fn decline(
         &mut self,
         now: Time,
-        context: &Context,
+        context: &Context<'_>,
         server: Ipv4Addr,
         address: Ipv4Addr,
     ) -> Result<(), &'static str> {
-        if server != context.interface.address {
+        if server != context.server {
             return Err(DropReason::WrongServer.name());
         }
         if self.rightful(context) != Some(address) {
@@ -306,11 +471,11 @@ impl Engine {
     fn release(
         &mut self,
         now: Time,
-        context: &Context,
+        context: &Context<'_>,
         server: Option<Ipv4Addr>,
         client_ip: Ipv4Addr,
     ) -> Result<(), &'static str> {
-        if server.is_some_and(|server| server != context.interface.address) {
+        if server.is_some_and(|server| server != context.server) {
             return Err(DropReason::WrongServer.name());
         }
         if self.leases.holder(client_ip).is_none_or(|lease| lease.mac != context.mac) {
@@ -333,19 +498,17 @@ impl Engine {
         }
     }
 
-    fn inform(&mut self, context: &Context, client_ip: Ipv4Addr) -> Result<(), &'static str> {
-        if !context.subnet.cidr.contains(client_ip) {
-            return Err("inform_wrong_network");
-        }
+    fn inform(&mut self, context: &Context<'_>, client_ip: Ipv4Addr) -> Result<(), &'static str> {
+        let subnet = context.subnet_of(client_ip).ok_or("inform_wrong_network")?;
         self.counters.add("dhcp", "inform");
-        let mut reply = Reply::new(MessageType::Ack, context.interface.address);
-        fill_network(&mut reply, context);
-        let output = encode(context, &reply)?;
+        let mut reply = Reply::new(MessageType::Ack, context.server);
+        fill_network(&mut reply, subnet, context.hostname);
+        let output = encode(&context.request, context.interface, &reply)?;
         self.emit(output);
         Ok(())
     }
 
-    fn lease_times(&self, context: &Context) -> Option<LeaseTimes> {
+    fn lease_times(&self, context: &Context<'_>) -> Option<LeaseTimes> {
         let site = self.view().site.as_ref()?;
         let booting = !context.known || context.client.is_boot_firmware();
         let seconds = if booting { site.boot_lease_seconds } else { site.lease_seconds };
@@ -353,27 +516,40 @@ impl Engine {
     }
 
     /// An Offer or Ack with everything in it.
-    fn grant(&self, context: &Context, kind: MessageType, address: Ipv4Addr) -> Result<Output, &'static str> {
-        let mut reply = Reply::new(kind, context.interface.address);
+    fn grant(&self, context: &Context<'_>, kind: MessageType, address: Ipv4Addr) -> Result<Output, &'static str> {
+        self.grant_for(context, kind, address, self.lease_times(context).ok_or("no_snapshot")?)
+    }
+
+    fn grant_for(
+        &self,
+        context: &Context<'_>,
+        kind: MessageType,
+        address: Ipv4Addr,
+        times: LeaseTimes,
+    ) -> Result<Output, &'static str> {
+        let mut reply = Reply::new(kind, context.server);
         reply.your_ip = address;
-        reply.lease = Some(self.lease_times(context).ok_or("no_snapshot")?);
-        fill_network(&mut reply, context);
-        let file =
-            boot_file(&self.index, context.client, context.mac, context.interface.address, self.config.http_port);
-        let server = context.interface.address.to_string();
+        reply.lease = Some(times);
+        fill_network(&mut reply, context.subnet, context.hostname);
+        let (rack, http_port) = (context.interface.address, self.config.http_port);
+        let file = boot_file(&self.index, context.client, context.mac, rack, http_port);
+        let onie = onie_url(&self.index, &context.request, rack, http_port);
+        let server = rack.to_string();
         if let Some(file) = &file {
-            let is_url = file.starts_with("http://");
-            reply.next_server_ip = context.interface.address;
-            reply.boot_file = Some(BootFile { name: file, server_name: (!is_url).then_some(server.as_str()) });
-            reply.vendor_class = context.client.vendor_class_echo();
-            if matches!(context.client.firmware, Firmware::PxeBios | Firmware::PxeUefi) {
-                reply.pxe_discovery = PxeDiscovery::UseBootFile;
-            }
+            put_boot_file(&mut reply, context.client, file, &server, rack);
         }
         if context.client.is_ipxe() {
             reply.proxy_dhcp_wait = ProxyDhcpWait::Skip;
         }
-        encode(context, &reply)
+        let set = self.index.options(context.subnet, address, context.machine);
+        let mut extra = put_options(&mut reply, &context.request, &set, &server);
+        if let Some(url) = &onie
+            && !set.iter().any(|(code, _)| *code == code::DEFAULT_URL)
+        {
+            extra.push((code::DEFAULT_URL, url.as_bytes()));
+        }
+        reply.extra = &extra;
+        encode(&context.request, context.interface, &reply)
     }
 }
 
@@ -384,16 +560,85 @@ enum Silence {
     WhereUnknown,
 }
 
-fn encode(context: &Context, reply: &Reply<'_>) -> Result<Output, &'static str> {
+fn encode(request: &Request, interface: Interface, reply: &Reply<'_>) -> Result<Output, &'static str> {
     let mut bytes = vec![0; DHCP_MESSAGE_BYTES_MAX];
-    let encoded = reply.encode(&context.request, &mut bytes).map_err(|_| "reply_too_long")?;
+    let encoded = reply.encode(request, &mut bytes).map_err(|_| "reply_too_long")?;
     bytes.truncate(encoded.bytes);
-    let to = destination(&context.request, reply.message_type, reply.your_ip);
-    Ok(Output::Dhcp { interface: context.interface.index, to, bytes })
+    let to = destination(request, reply.message_type, reply.your_ip);
+    Ok(Output::Dhcp { interface: interface.index, to, bytes })
 }
 
-fn fill_network<'a>(reply: &mut Reply<'a>, context: &'a Context) {
-    let subnet = &context.subnet;
+fn put_boot_file<'a>(reply: &mut Reply<'a>, client: BootClient, file: &'a str, server: &'a str, rack: Ipv4Addr) {
+    let is_url = file.starts_with("http://");
+    reply.next_server_ip = rack;
+    reply.boot_file = Some(BootFile { name: file, server_name: (!is_url).then_some(server) });
+    reply.vendor_class = client.vendor_class_echo();
+    if matches!(client.firmware, Firmware::PxeBios | Firmware::PxeUefi) {
+        reply.pxe_discovery = PxeDiscovery::UseBootFile;
+    }
+}
+
+/// Puts the options set for a client in the place of what the reply has; gives those that have no field of their own in it, the
+/// ones that the client asks for first.
+fn put_options<'a>(
+    reply: &mut Reply<'a>,
+    request: &Request,
+    set: &[(u8, &'a [u8])],
+    rack: &'a str,
+) -> Vec<(u8, &'a [u8])> {
+    let text = |data: &'a [u8]| core::str::from_utf8(data).ok().filter(|text| !text.is_empty());
+    let mut extra = Vec::with_capacity(set.len() + 1);
+    for (code, data) in set {
+        match *code {
+            code::ROUTERS => reply.routers = &[],
+            code::DOMAIN_NAME_SERVERS => reply.domain_name_servers = &[],
+            code::HOST_NAME => reply.host_name = None,
+            code::DOMAIN_NAME => reply.domain_name = None,
+            code::INTERFACE_MTU => reply.mtu = None,
+            code::BROADCAST_ADDRESS => reply.broadcast_address = None,
+            code::NTP_SERVERS => reply.ntp_servers = &[],
+            code::VENDOR_SPECIFIC => reply.pxe_discovery = PxeDiscovery::Unsaid,
+            code::VENDOR_CLASS => reply.vendor_class = None,
+            code::IPXE => reply.proxy_dhcp_wait = ProxyDhcpWait::Unsaid,
+            code::BOOT_FILE => {
+                let server_name = reply.boot_file.map_or(Some(rack), |boot| boot.server_name);
+                reply.boot_file = text(data).map(|name| BootFile { name, server_name });
+                continue;
+            }
+            // In the order of codes this comes before the file's name, which keeps it.
+            code::TFTP_SERVER_NAME => {
+                let name = reply.boot_file.map_or("", |boot| boot.name);
+                reply.boot_file = Some(BootFile { name, server_name: text(data) });
+                continue;
+            }
+            _ => {}
+        }
+        let is_told = match option_row(*code).map(|row| row.set_by) {
+            Some(SetBy::OperatorIfAsked) => request.asks_for(*code),
+            Some(SetBy::Operator | SetBy::Server | SetBy::Client) | None => true,
+        };
+        if is_told && !data.is_empty() {
+            extra.push((*code, *data));
+        }
+    }
+    // A server's name without a file's is no boot file.
+    reply.boot_file = reply.boot_file.filter(|boot| !boot.name.is_empty());
+    extra.sort_by_key(|(code, _)| !request.asks_for(*code));
+    extra
+}
+
+/// The URL of a network switch's installer, for ONIE (which asks for options 114 and 67, and says who it is in option 60), if a
+/// boot environment brings one.
+fn onie_url(index: &Index, request: &Request, rack: Ipv4Addr, http_port: u16) -> Option<String> {
+    let is_onie = request.vendor_class.as_deref().is_some_and(|class| class.starts_with(b"onie_vendor:"));
+    index.file(ONIE_INSTALLER).filter(|_| is_onie)?;
+    Some(format!("http://{rack}:{http_port}/{ONIE_INSTALLER}"))
+}
+
+/// Name of the installer among the loaders of a boot environment.
+const ONIE_INSTALLER: &str = "onie-installer";
+
+fn fill_network<'a>(reply: &mut Reply<'a>, subnet: &'a Subnet, hostname: Option<&'a str>) {
     reply.subnet_mask = Some(subnet.cidr.mask());
     reply.routers = subnet.gateway.as_slice();
     reply.domain_name_servers = &subnet.dns_servers;
@@ -401,7 +646,7 @@ fn fill_network<'a>(reply: &mut Reply<'a>, context: &'a Context) {
     reply.domain_name = subnet.domain.as_deref().filter(|name| is_host_name(name));
     reply.mtu = subnet.mtu;
     reply.broadcast_address = Some(subnet.cidr.broadcast());
-    reply.host_name = context.hostname.as_deref();
+    reply.host_name = hostname;
 }
 
 /// The file a boot client is to load: iPXE a script, HTTP boot the URL of iPXE, others iPXE by TFTP; only what the boot
@@ -414,6 +659,9 @@ pub(crate) fn boot_file(index: &Index, client: BootClient, mac: Mac, rack: Ipv4A
         (Firmware::PxeUefi, Said::Amd64 | Said::EfiByteCode) => "snponly.efi",
         (Firmware::PxeUefi, Said::Arm64) | (Firmware::HttpBoot, Said::Arm64) => "ipxe-arm64.efi",
         (Firmware::HttpBoot, Said::Amd64 | Said::EfiByteCode) => "ipxe.efi",
+        (Firmware::HttpBoot, Said::X86Bios) => "undionly.kpxe",
+        // GRUB for Open Firmware; without it SLOF walks the names of PXELINUX configurations, as s390 always does.
+        (Firmware::OpenFirmware, Said::Ppc64) => "core.elf",
         _ => return None,
     };
     let environment = index.environment(architecture(client.architecture).unwrap_or(Architecture::Amd64))?;
@@ -435,11 +683,49 @@ fn architecture(said: Said) -> Option<Architecture> {
     }
 }
 
+/// What the relay of a request says (option 82).
+struct Relay<'a> {
+    address: Ipv4Addr,
+    /// Sub-option 1: the relay's port.
+    circuit: Option<&'a [u8]>,
+    /// Sub-option 2: who is at it.
+    remote: Option<&'a [u8]>,
+    /// Sub-option 5: an address of the client's link, where the relay's own is of another (RFC 3527).
+    link: Option<Ipv4Addr>,
+    /// Sub-option 11: what the client is to take for its server, so that its renewals pass the relay (RFC 5107).
+    server: Option<Ipv4Addr>,
+}
+
+/// The relay that a request came by. Without one, option 82 is a client's invention and says nothing.
+fn relay(request: &Request) -> Option<Relay<'_>> {
+    if request.relay_agent_ip.is_unspecified() {
+        return None;
+    }
+    let information = || request.relay_agent_information.as_deref().map(sub_options).into_iter().flatten();
+    let find = |code: u8| information().find(|(known, _)| *known == code).map(|(_, data)| data);
+    let address = |code: u8| find(code).and_then(|data| <[u8; 4]>::try_from(data).ok()).map(Ipv4Addr::from);
+    Some(Relay {
+        address: request.relay_agent_ip,
+        circuit: find(1),
+        remote: find(2),
+        link: address(5),
+        server: address(11).filter(|server| !server.is_unspecified()),
+    })
+}
+
 /// The relay's port of a client, as far as the relay tells: what an unknown machine's quota goes by.
-fn circuit(request: &Request) -> Option<u64> {
+fn circuit(relay: &Relay<'_>, request: &Request) -> Option<u64> {
     let information = request.relay_agent_information.as_deref()?;
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&request.relay_agent_ip.octets()).update(information);
+    hasher.update(&relay.address.octets());
+    match (relay.circuit, relay.remote) {
+        (None, None) => hasher.update(information),
+        (circuit, remote) => {
+            // The length keeps the two apart.
+            let circuit = circuit.unwrap_or_default();
+            hasher.update(&(circuit.len() as u64).to_le_bytes()).update(circuit).update(remote.unwrap_or_default())
+        }
+    };
     let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
     Some(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
 }

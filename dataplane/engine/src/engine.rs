@@ -30,7 +30,7 @@ pub struct Config {
 }
 
 /// One interface of the rack.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interface {
     /// Kernel index.
     pub index: u32,
@@ -124,13 +124,16 @@ pub struct Engine {
     ready: VecDeque<Output>,
     /// Outputs that wait for a journal sequence, in its order.
     held: VecDeque<(u64, Output)>,
-    batch: Vec<Record>,
+    /// Payloads of this input.
+    batch: Vec<Vec<u8>>,
     promised: Vec<Output>,
     submitted: u64,
     committed: u64,
     /// Octets of each batch not yet durable, by its last sequence, and all of them together.
     uncommitted: VecDeque<(u64, usize)>,
     uncommitted_bytes: usize,
+    /// Addresses whose leases are not durable as they are now, by the sequence that makes them so.
+    doubtful: VecDeque<(u64, Ipv4Addr)>,
     stopped: bool,
 }
 
@@ -154,6 +157,7 @@ impl Engine {
             committed: last_sequence,
             uncommitted: VecDeque::new(),
             uncommitted_bytes: 0,
+            doubtful: VecDeque::new(),
             stopped: false,
         }
     }
@@ -202,7 +206,7 @@ impl Engine {
     pub fn live_records(&self) -> Vec<Vec<u8>> {
         let (acknowledged, last_number) = self.spool.marks();
         let marks = Record::Spool { acknowledged, last_number };
-        let leases = self.leases.all().cloned().map(Record::Lease);
+        let leases = self.leases.all().copied().map(Record::Lease);
         let quarantine = self
             .leases
             .quarantined()
@@ -255,6 +259,7 @@ impl Engine {
         while let Some((_, bytes)) = self.uncommitted.pop_front_if(|(last, _)| *last <= self.committed) {
             self.uncommitted_bytes -= bytes;
         }
+        while self.doubtful.pop_front_if(|(needed, _)| *needed <= self.committed).is_some() {}
     }
 
     /// The journal has stopped: nothing can be promised any more, and what was held never comes.
@@ -346,16 +351,32 @@ impl Engine {
         !self.stopped && records < limits::UNCOMMITTED_RECORDS_MAX && bytes < limits::UNCOMMITTED_BYTES_MAX
     }
 
+    /// As [`Engine::may_commit`], for a machine that nobody knows: it waits before known ones do.
+    pub(crate) fn may_commit_unknown(&self) -> bool {
+        let records = self.submitted - self.committed + self.batch.len() as u64;
+        self.may_commit() && records < limits::UNCOMMITTED_RECORDS_UNKNOWN_MAX
+    }
+
+    /// The lease of an address is durable as it is now only with the record added last. At most one is added by each
+    /// record, so these are bounded as the records are.
+    pub(crate) fn doubt(&mut self, address: Ipv4Addr) {
+        self.doubtful.push_back((self.submitted + self.batch.len() as u64, address));
+    }
+
+    pub(crate) fn is_doubtful(&self, address: Ipv4Addr) -> bool {
+        self.doubtful.iter().any(|(_, doubtful)| *doubtful == address)
+    }
+
     /// Adds a record to the batch of this input.
     pub(crate) fn journal(&mut self, record: Record) {
-        self.batch.push(record);
+        self.batch.push(record.encode());
     }
 
     /// Adds the state of somebody to the batch, as it is now.
     pub(crate) fn journal_state(&mut self, who: Who) {
         if let Some(state) = self.attempts.get(who) {
             let state = Box::new(state.clone());
-            self.batch.push(Record::State(state));
+            self.batch.push(Record::State(state).encode());
         }
     }
 
@@ -377,12 +398,11 @@ impl Engine {
         }
         let number = self.spool.next_number();
         let observation = Observation { sequence: number, unix_micros: now.unix_micros, observed };
-        let record = Record::Observed(Box::new(observation.clone()));
-        // Its size in the journal is about its size in memory.
-        let bytes = record.encode().len();
+        let payload = Record::Observed(Box::new(observation.clone())).encode();
         let sequence = self.submitted + self.batch.len() as u64 + 1;
-        self.spool.push(observation, sequence, bytes);
-        self.batch.push(record);
+        // Its size in the journal is about its size in memory.
+        self.spool.push(observation, sequence, payload.len());
+        self.batch.push(payload);
         true
     }
 
@@ -419,7 +439,7 @@ impl Engine {
             return;
         }
         if !self.batch.is_empty() {
-            let records: Vec<Vec<u8>> = self.batch.drain(..).map(|record| record.encode()).collect();
+            let records = std::mem::take(&mut self.batch);
             self.submitted += records.len() as u64;
             let bytes = records.iter().map(Vec::len).sum();
             self.uncommitted.push_back((self.submitted, bytes));

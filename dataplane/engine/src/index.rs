@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use bootstorm_proto::dhcp::options::may_be_set;
+use bootstorm_snapshot::dhcp::{Identity, NamedReservation, Scope};
 use bootstorm_snapshot::record::{Boot, Environment, File, Reservation, Subnet};
-use bootstorm_snapshot::{Architecture, Encoding, Mac, MachineId, ManifestDigest, SubnetId, Task, View};
+use bootstorm_snapshot::{Architecture, Encoding, Mac, MachineId, ManifestDigest, SubnetId, Task, View, VlanId};
 use bytes::Bytes;
 
 use crate::{cpio, limits};
@@ -15,6 +17,11 @@ pub struct Index {
     view: View,
     machines: BTreeMap<Mac, MachineId>,
     reserved: BTreeSet<Ipv4Addr>,
+    networks: BTreeMap<VlanId, Vec<SubnetId>>,
+    /// Options that an operator may set, by scope.
+    options: BTreeMap<Scope, Vec<(u8, Vec<u8>)>>,
+    /// Scopes of the tags of each machine, by name.
+    tags: BTreeMap<MachineId, Vec<Scope>>,
     files: BTreeMap<String, File>,
     manifests: BTreeMap<ManifestDigest, Named>,
     ca_initrd: Bytes,
@@ -62,8 +69,23 @@ impl Index {
             1..=limits::CA_PEM_BYTES_MAX => Bytes::from(cpio::archive("etc/bootstorm/ca.pem", ca)),
             _ => Bytes::new(),
         };
-        let reserved = view.reservations.values().map(|reservation| reservation.address).collect();
-        Index { view, machines, reserved, files, manifests, ca_initrd }
+        let named = view.named_reservations.values().map(|reservation| reservation.address);
+        let reserved = view.reservations.values().map(|reservation| reservation.address).chain(named).collect();
+        let mut options = BTreeMap::new();
+        let mut tags: BTreeMap<MachineId, Vec<Scope>> = BTreeMap::new();
+        for set in view.dhcp_options.values() {
+            // Control has checked them; one that a rack of this version does not take is left out rather than sent.
+            let good = set.options.iter().filter(|one| one.data.0.is_empty() || may_be_set(one.code, &one.data.0));
+            options.insert(set.scope.clone(), good.map(|one| (one.code, one.data.0.clone())).collect());
+            for machine in &set.machines {
+                tags.entry(*machine).or_default().push(set.scope.clone());
+            }
+        }
+        let mut networks: BTreeMap<VlanId, Vec<SubnetId>> = BTreeMap::new();
+        for subnet in view.subnets.values().filter(|subnet| subnet.dhcp) {
+            networks.entry(subnet.vlan).or_default().push(subnet.id);
+        }
+        Index { view, machines, reserved, networks, options, tags, files, manifests, ca_initrd }
     }
 
     /// An index of files only, without machines or networks: for `bootstorm serve`.
@@ -102,6 +124,50 @@ impl Index {
     pub fn subnet_of(&self, address: Ipv4Addr) -> Option<&Subnet> {
         let holds = self.view.subnets.values().filter(|subnet| subnet.dhcp && subnet.cidr.contains(address));
         holds.max_by_key(|subnet| subnet.cidr.prefix_bits())
+    }
+
+    /// The address kept for a client by another name than its MAC address.
+    pub fn named_reservation(&self, identity: &Identity) -> Option<&NamedReservation> {
+        self.view.named_reservations.get(identity)
+    }
+
+    /// Whether any address is kept by another name than a MAC address.
+    pub fn has_named_reservations(&self) -> bool {
+        !self.view.named_reservations.is_empty()
+    }
+
+    /// The subnet that an address lies in where somebody else's server gives the addresses and racks say what to boot.
+    pub fn proxied_subnet_of(&self, address: Ipv4Addr) -> Option<&Subnet> {
+        let proxied = |subnet: &&Subnet| !subnet.dhcp && self.view.proxy_dhcp.contains_key(&subnet.vlan);
+        let mut subnets = self.view.subnets.values().filter(proxied);
+        subnets.find(|subnet| subnet.cidr.contains(address))
+    }
+
+    /// The options set for a client of a subnet, each code once, as the narrowest scope has it; without octets where that takes
+    /// the option away.
+    pub fn options(&self, subnet: &Subnet, address: Ipv4Addr, machine: Option<MachineId>) -> Vec<(u8, &[u8])> {
+        if self.options.is_empty() {
+            return Vec::new();
+        }
+        let range = subnet.dynamic.iter().find(|range| range.contains(address));
+        let tags = machine.and_then(|machine| self.tags.get(&machine));
+        let scopes = [Some(Scope::Site), Some(Scope::Vlan(subnet.vlan)), Some(Scope::Subnet(subnet.id))]
+            .into_iter()
+            .chain([range.map(|range| Scope::Range(range.first))])
+            .chain(tags.into_iter().flatten().cloned().map(Some))
+            .chain([machine.map(Scope::Machine)]);
+        let mut merged = BTreeMap::new();
+        for scope in scopes.flatten() {
+            let set = self.options.get(&scope).into_iter().flatten();
+            merged.extend(set.map(|(code, data)| (*code, data.as_slice())));
+        }
+        merged.into_iter().collect()
+    }
+
+    /// The subnets that share a link with one, itself first: those of its VLAN on which racks answer DHCP.
+    pub fn network<'a>(&'a self, link: &'a Subnet) -> Vec<&'a Subnet> {
+        let others = self.networks.get(&link.vlan).into_iter().flatten().filter(|id| **id != link.id);
+        [link].into_iter().chain(others.filter_map(|id| self.view.subnets.get(id))).collect()
     }
 
     /// The boot environment of an architecture.

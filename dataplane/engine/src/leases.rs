@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::limits;
 
 /// A lease; stays in the table after its end until its address is needed, so that a client comes back to its address.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// The client.
     pub mac: Mac,
@@ -50,7 +50,9 @@ pub(crate) enum NoAddress {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asker {
     pub mac: Mac,
-    /// Set for machines that nobody knows: their quota.
+    /// Whether it is somebody's machine. What others may hold is bounded below what all may.
+    pub known: bool,
+    /// Relay circuit of a machine that nobody knows: its quota.
     pub circuit: Option<u64>,
     /// Address that the client would like.
     pub wish: Option<Ipv4Addr>,
@@ -62,13 +64,16 @@ pub(crate) struct Leases {
     by_address: BTreeMap<Ipv4Addr, Lease>,
     by_client: BTreeMap<(SubnetId, Mac), Ipv4Addr>,
     ends: BTreeSet<(u64, Ipv4Addr)>,
+    /// Ended leases whose address is not on offer, by their end: what is given out again first.
+    ended: BTreeSet<(SubnetId, u64, Ipv4Addr)>,
     offers: BTreeMap<(SubnetId, Mac), Offer>,
     offered: BTreeMap<Ipv4Addr, Mac>,
     offer_ends: BTreeSet<(Duration, SubnetId, Mac)>,
     quarantine: BTreeMap<Ipv4Addr, u64>,
     circuits: BTreeMap<u64, u32>,
     cursors: BTreeMap<SubnetId, Ipv4Addr>,
-    exhausted_until: BTreeMap<SubnetId, Duration>,
+    /// Subnets without an address that nobody ever had, and until when no other is searched for.
+    used_up_until: BTreeMap<SubnetId, Duration>,
 }
 
 impl Leases {
@@ -129,41 +134,56 @@ impl Leases {
         {
             return Err(NoAddress::Quota);
         }
-        if let Some(address) = asker.wish.filter(|address| free(self, *address)) {
+        let offers_max = if asker.known { limits::OFFERS_MAX } else { limits::OFFERS_UNKNOWN_MAX };
+        if self.offers.len() >= offers_max && !self.offers.contains_key(&client) {
+            return Err(NoAddress::TableFull);
+        }
+        let wish = asker.wish.filter(|address| free(self, *address));
+        let wish = wish.filter(|address| self.has_room() || self.by_address.contains_key(address));
+        if let Some(address) = wish {
             return self.offer(now, subnet.id, asker.mac, address);
         }
-        if self.exhausted_until.get(&subnet.id).is_some_and(|until| now < *until) {
-            return Err(NoAddress::Exhausted);
+        let fresh =
+            if self.has_room() { self.search(now, subnet, |leases, address| free(leases, address)) } else { None };
+        if let Some(address) = fresh {
+            self.cursors.insert(subnet.id, address);
+            return self.offer(now, subnet.id, asker.mac, address);
         }
-        let address = self.search(subnet, |leases, address| free(leases, address));
-        match address {
-            Some(address) => {
-                self.cursors.insert(subnet.id, address);
-                self.offer(now, subnet.id, asker.mac, address)
-            }
-            None => {
-                self.exhausted_until.insert(subnet.id, now + limits::EXHAUSTED_PAUSE);
-                Err(NoAddress::Exhausted)
-            }
+        // Those that ended first come first: the others may yet be asked for by whoever had them.
+        let ended =
+            self.ended.range((subnet.id, 0, Ipv4Addr::UNSPECIFIED)..=(subnet.id, u64::MAX, Ipv4Addr::BROADCAST));
+        let mut ended = ended.map(|(.., address)| *address).take(limits::ADDRESS_SEARCH_MAX);
+        match ended.find(|address| free(self, *address)) {
+            Some(address) => self.offer(now, subnet.id, asker.mac, address),
+            None if self.has_room() => Err(NoAddress::Exhausted),
+            None => Err(NoAddress::TableFull),
         }
     }
 
-    /// The next free address after the one given out last: never used ones first, then those whose leases have ended.
-    fn search(&self, subnet: &Subnet, free: impl Fn(&Leases, Ipv4Addr) -> bool) -> Option<Ipv4Addr> {
+    fn has_room(&self) -> bool {
+        self.by_address.len() < limits::LEASES_MAX
+    }
+
+    /// The next address that nobody has had yet, after the one given out last. A search without success is the dearest
+    /// thing that a Discover can cause, and is not repeated at once.
+    fn search(&mut self, now: Duration, subnet: &Subnet, free: impl Fn(&Leases, Ipv4Addr) -> bool) -> Option<Ipv4Addr> {
+        if self.used_up_until.get(&subnet.id).is_some_and(|until| now < *until) {
+            return None;
+        }
         let cursor = self.cursors.get(&subnet.id).copied().unwrap_or(Ipv4Addr::UNSPECIFIED);
         let after = subnet.dynamic.iter().filter_map(|range| clip(*range, cursor));
-        let candidates = after.chain(subnet.dynamic.iter().copied()).flat_map(addresses);
-        let limit = usize::try_from(limits::ADDRESS_SEARCH_MAX).unwrap_or(usize::MAX);
-        let mut remembered = None;
-        for address in candidates.take(limit) {
-            if free(self, address) {
-                if !self.by_address.contains_key(&address) {
-                    return Some(address);
-                }
-                remembered = remembered.or(Some(address));
-            }
+        let mut candidates = after.chain(subnet.dynamic.iter().copied()).flat_map(addresses);
+        let mut last = cursor;
+        let found = candidates.by_ref().take(limits::ADDRESS_SEARCH_MAX).find(|address| {
+            last = *address;
+            !self.by_address.contains_key(address) && free(self, *address)
+        });
+        if found.is_none() {
+            self.used_up_until.insert(subnet.id, now + limits::EXHAUSTED_PAUSE);
+            // A range longer than one search is searched on from there.
+            self.cursors.insert(subnet.id, last);
         }
-        remembered
+        found
     }
 
     /// Keeps an address for a client for a short time.
@@ -175,10 +195,13 @@ impl Leases {
         address: Ipv4Addr,
     ) -> Result<Ipv4Addr, NoAddress> {
         self.withdraw(subnet, mac);
-        if self.offers.len() >= limits::OFFERS_MAX || self.by_address.len() >= limits::LEASES_MAX {
+        if self.offers.len() >= limits::OFFERS_MAX {
             return Err(NoAddress::TableFull);
         }
         let until = now + limits::OFFER_LIFE;
+        if let Some(lease) = self.by_address.get(&address) {
+            self.ended.remove(&(lease.subnet, lease.until_unix_seconds, address));
+        }
         self.offers.insert((subnet, mac), Offer { address, until });
         self.offered.insert(address, mac);
         self.offer_ends.insert((until, subnet, mac));
@@ -191,6 +214,9 @@ impl Leases {
             self.offer_ends.remove(&(offer.until, subnet, mac));
             if self.offered.get(&offer.address) == Some(&mac) {
                 self.offered.remove(&offer.address);
+            }
+            if let Some(lease) = self.by_address.get(&offer.address).filter(|lease| lease.ended) {
+                self.ended.insert((lease.subnet, lease.until_unix_seconds, offer.address));
             }
         }
     }
@@ -205,7 +231,9 @@ impl Leases {
         let displaced = displaced.into_iter().flatten().filter_map(|address| self.remove(address)).collect::<Vec<_>>();
         let displaced = displaced.into_iter().filter(|old| (old.mac, old.address) != (lease.mac, lease.address));
         let displaced = displaced.collect();
-        if !lease.ended {
+        if lease.ended {
+            self.ended.insert((lease.subnet, lease.until_unix_seconds, lease.address));
+        } else {
             self.ends.insert((lease.until_unix_seconds, lease.address));
             if let Some(circuit) = lease.circuit {
                 *self.circuits.entry(circuit).or_default() += 1;
@@ -226,6 +254,7 @@ impl Leases {
 
     fn uncount(&mut self, lease: &Lease) {
         if lease.ended {
+            self.ended.remove(&(lease.subnet, lease.until_unix_seconds, lease.address));
             return;
         }
         self.ends.remove(&(lease.until_unix_seconds, lease.address));
@@ -241,10 +270,11 @@ impl Leases {
 
     /// Ends a lease; it stays remembered. Gives it as it is then.
     pub(crate) fn end(&mut self, address: Ipv4Addr) -> Option<Lease> {
-        let lease = self.by_address.get(&address).filter(|lease| !lease.ended)?.clone();
+        let lease = *self.by_address.get(&address).filter(|lease| !lease.ended)?;
         self.uncount(&lease);
         let ended = Lease { ended: true, ..lease };
-        self.by_address.insert(address, ended.clone());
+        self.by_address.insert(address, ended);
+        self.ended.insert((ended.subnet, ended.until_unix_seconds, address));
         Some(ended)
     }
 
@@ -311,7 +341,7 @@ mod tests {
     }
 
     fn asker(n: u8, circuit: Option<u64>) -> Asker {
-        Asker { mac: Mac([2, 0, 0, 0, 0, n]), circuit, wish: None }
+        Asker { mac: Mac([2, 0, 0, 0, 0, n]), known: circuit.is_none(), circuit, wish: None }
     }
 
     fn lease(n: u8, address: Ipv4Addr, circuit: Option<u64>) -> Lease {
@@ -362,6 +392,47 @@ mod tests {
         assert!(leases.choose(Duration::ZERO, &subnet, asker(65, Some(8)), |_| false).is_ok());
         leases.end(Ipv4Addr::new(10, 0, 0, 1));
         assert!(leases.choose(Duration::ZERO, &subnet, asker(64, Some(9)), |_| false).is_ok());
+    }
+
+    #[test]
+    fn the_lease_that_ended_first_is_given_out_first() {
+        let subnet = subnet(10, 13);
+        let mut leases = Leases::default();
+        for n in 0..4u8 {
+            let ends = [300, 100, 200, 400][usize::from(n)];
+            leases.put(Lease { until_unix_seconds: ends, ..lease(n, Ipv4Addr::new(10, 0, 0, 10 + n), None) });
+            leases.end(Ipv4Addr::new(10, 0, 0, 10 + n));
+        }
+        let mut given = Vec::new();
+        for n in 10..13 {
+            let address = leases.choose(Duration::ZERO, &subnet, asker(n, None), |_| false).expect("an ended one");
+            given.push(address.octets()[3]);
+        }
+        assert_eq!(given, [11, 12, 10], "by their ends, an offered one not twice");
+        leases.withdraw(SubnetId(1), asker(10, None).mac);
+        let again = leases.choose(Duration::ZERO, &subnet, asker(20, None), |_| false);
+        assert_eq!(again, Ok(Ipv4Addr::new(10, 0, 0, 11)), "an offer taken back is there again");
+    }
+
+    #[test]
+    fn t7_offers_to_unknown_machines_leave_room_for_known_ones() {
+        let mut subnet = subnet(1, 1);
+        subnet.cidr = "10.0.0.0/8".parse().expect("net");
+        subnet.dynamic = vec![Ipv4Range { first: Ipv4Addr::new(10, 1, 0, 0), last: Ipv4Addr::new(10, 2, 255, 255) }];
+        let mut leases = Leases::default();
+        let stranger = |n: u32| Asker {
+            mac: Mac([2, 1, (n >> 16) as u8, (n >> 8) as u8, n as u8, 1]),
+            known: false,
+            circuit: None,
+            wish: None,
+        };
+        let mut refused = 0;
+        for n in 0..20_000 {
+            refused += u32::from(leases.choose(Duration::ZERO, &subnet, stranger(n), |_| false).is_err());
+        }
+        assert_eq!(refused as usize, 20_000 - limits::OFFERS_UNKNOWN_MAX);
+        assert!(leases.choose(Duration::ZERO, &subnet, asker(1, None), |_| false).is_ok());
+        assert!(leases.choose(Duration::ZERO, &subnet, stranger(0), |_| false).is_ok(), "its offer is renewed");
     }
 
     #[test]

@@ -4,15 +4,17 @@ use core::time::Duration;
 
 /// Offers open at a time. An offer is a promise of 30 s to a MAC address that anybody may invent (threat model T7).
 pub const OFFERS_MAX: usize = 16_384;
+/// Offers open to machines that nobody knows: the rest is for known ones without a fixed address.
+pub const OFFERS_UNKNOWN_MAX: usize = OFFERS_MAX / 4 * 3;
 /// How long an offered address is kept for the client: longer than any firmware waits before its Request.
 pub const OFFER_LIFE: Duration = Duration::from_secs(30);
-/// Leases in the table, ended ones included (they are remembered until their address is needed).
-pub const LEASES_MAX: usize = 131_072;
-/// Addresses that one relay circuit (option 82) or relay without one may hold among unknown machines (T7).
+/// Leases in the table, ended ones included (they are remembered until their address is needed): about 130 octets each.
+pub const LEASES_MAX: usize = 1 << 20;
+/// Addresses that the unknown machines behind one relay's circuit or port (option 82) may hold (T7).
 pub const UNKNOWN_LEASES_PER_CIRCUIT_MAX: u32 = 64;
 /// Addresses looked at for a free one before the search is given up for this request.
-pub const ADDRESS_SEARCH_MAX: u32 = 65_536;
-/// How long an exhausted range is not searched again: the search is the dearest thing a Discover can cause.
+pub const ADDRESS_SEARCH_MAX: usize = 65_536;
+/// How long a range without a never used address is not searched again: that is the dearest thing a Discover can cause.
 pub const EXHAUSTED_PAUSE: Duration = Duration::from_secs(1);
 /// Seconds for which a declined address is not given out.
 pub const QUARANTINE_SECONDS: u64 = 600;
@@ -43,6 +45,8 @@ pub const SPOOL_MINOR_PERCENT_MAX: usize = 75;
 
 /// Records handed to the journal and not yet durable. At this number requests that need one are refused or dropped.
 pub const UNCOMMITTED_RECORDS_MAX: u64 = 4096;
+/// Records not yet durable at which machines that nobody knows are left waiting, so that known ones are not (T7).
+pub const UNCOMMITTED_RECORDS_UNKNOWN_MAX: u64 = UNCOMMITTED_RECORDS_MAX / 2;
 /// Octets handed to the journal and not yet durable.
 pub const UNCOMMITTED_BYTES_MAX: usize = 32 << 20;
 
