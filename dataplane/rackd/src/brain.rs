@@ -1,6 +1,6 @@
 //! The engine on shard 0 and what feeds it: DHCP, router solicitations, scripts, the gateway's requests, the journal.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use bootstorm_snapshot::{Ipv4Net, Observation};
 use bytes::Bytes;
 
 use crate::clock::entropy;
+use crate::commits::{Batch, Commits};
 use crate::core::{Core, Kind, token};
 use crate::mail::{FromGateway, Mail, ScriptAsk, Waiter};
 use crate::outbox::Outbox;
@@ -76,8 +77,7 @@ pub(crate) struct Brain {
     news: Arc<JournalNews>,
     outbox: Arc<Outbox>,
     links: Vec<Link>,
-    /// Batches that the journal's queue had no room for.
-    unsubmitted: VecDeque<(Vec<Vec<u8>>, u64)>,
+    commits: Commits,
     compacting: bool,
     scripts: HashMap<u64, Waiter>,
     /// Requests of the gateway by the number that the engine knows them by.
@@ -107,7 +107,7 @@ impl Brain {
             news,
             outbox,
             links,
-            unsubmitted: VecDeque::new(),
+            commits: Commits::default(),
             compacting: false,
             scripts: HashMap::new(),
             requests: HashMap::new(),
@@ -143,7 +143,10 @@ impl Brain {
     }
 
     /// Commits what was handed to the journal and ends its thread.
-    pub(crate) fn close(self) {
+    pub(crate) fn close(mut self, core: &Core) {
+        if let Err(error) = self.submit_all(core) {
+            tracing::warn!(%error, "not everything was committed at the end");
+        }
         self.journal.close();
     }
 
@@ -254,7 +257,8 @@ impl Brain {
         let engine = self.engine.next_timeout(core.time).map(|due| core.shared.clock.instant(due));
         let resend = self.sent_at.map(|at| at + limits::OBSERVATIONS_RESEND);
         let metrics = self.metrics_at.filter(|_| self.metrics_due).map(|at| at + limits::METRICS_INTERVAL);
-        [engine, resend, metrics].into_iter().flatten().min()
+        let commit = self.commits.due(core.now);
+        [engine, resend, metrics, commit].into_iter().flatten().min()
     }
 
     /// Once a turn, after its inputs: the journal's news, timers, and everything the engine wants done.
@@ -268,6 +272,7 @@ impl Brain {
         self.compacting &= !news.compaction_ended;
         if let Some(committed) = news.committed {
             self.engine.handle_committed(committed.last_sequence);
+            self.commits.committed(committed.last_sequence);
             self.observations_due = true;
         }
         if self.engine.next_timeout(core.time).is_some_and(|due| due <= core.time.monotonic) {
@@ -276,10 +281,12 @@ impl Brain {
         if self.sent_at.is_some_and(|at| at + limits::OBSERVATIONS_RESEND <= core.now) {
             self.send_again();
         }
-        self.resubmit()?;
         self.drain(core)?;
+        while let Some(batch) = self.commits.take(core.now) {
+            self.submit(batch)?;
+        }
         if news.committed.is_some_and(|committed| committed.compaction_due) {
-            self.compact();
+            self.compact(core)?;
         }
         self.send_observations(core);
         self.lay_out_metrics(core);
@@ -299,8 +306,7 @@ impl Brain {
                 }
                 Output::Answer { number, answer } => self.answer(core, number, answer),
                 Output::Commit { records, last_sequence } => {
-                    self.unsubmitted.push_back((records, last_sequence));
-                    self.resubmit()?;
+                    self.commits.push(records, last_sequence);
                 }
                 Output::Observe(observation) => {
                     if self.stream.is_some() {
@@ -312,36 +318,52 @@ impl Brain {
         Ok(())
     }
 
-    /// Hands batches to the journal in their order; what its queue has no room for waits for the next report. The engine
-    /// bounds what is not committed.
-    fn resubmit(&mut self) -> Result<(), Error> {
-        while let Some((records, last_sequence)) = self.unsubmitted.pop_front() {
-            match self.journal.submit(records) {
-                Ok(given) if given == last_sequence => {}
-                Ok(given) => {
-                    let why = format!("sequence `{given}` was given where the engine counts `{last_sequence}`");
-                    return Err(Error::JournalStopped(why));
-                }
-                Err(SubmitError::Busy(records)) => {
-                    self.unsubmitted.push_front((records, last_sequence));
-                    return Ok(());
-                }
-                // Its last report says why.
-                Err(SubmitError::Stopped(_)) => return Ok(()),
-                Err(error @ SubmitError::TooLarge(_)) => return Err(Error::JournalStopped(error.to_string())),
+    /// Hands a batch to the journal. What its queue has no room for waits for its next report; the engine bounds what is not
+    /// committed.
+    fn submit(&mut self, batch: Batch) -> Result<(), Error> {
+        let Batch { records, last_sequence } = batch;
+        match self.journal.submit(records) {
+            Ok(given) if given == last_sequence => Ok(()),
+            Ok(given) => {
+                let why = format!("sequence `{given}` was given where the engine counts `{last_sequence}`");
+                Err(Error::JournalStopped(why))
+            }
+            Err(SubmitError::Busy(records)) => {
+                self.commits.give_back(Batch { records, last_sequence });
+                Ok(())
+            }
+            // Its last report says why.
+            Err(SubmitError::Stopped(_)) => Ok(()),
+            Err(error @ SubmitError::TooLarge(_)) => Err(Error::JournalStopped(error.to_string())),
+        }
+    }
+
+    /// Hands over what waits, whether it is time or not, as far as the journal's queue takes it.
+    fn submit_all(&mut self, core: &Core) -> Result<(), Error> {
+        while let Some(batch) = self.commits.take_any(core.now) {
+            let (first, before) = (batch.last_sequence, self.journal.last_sequence());
+            self.submit(batch)?;
+            if self.journal.last_sequence() == before && first > before {
+                break;
             }
         }
         Ok(())
     }
 
-    fn compact(&mut self) {
-        if self.compacting || !self.unsubmitted.is_empty() {
-            return;
+    /// The engine's state stands for all records that it has handed out: all of them must be the journal's first.
+    fn compact(&mut self, core: &Core) -> Result<(), Error> {
+        if self.compacting {
+            return Ok(());
+        }
+        self.submit_all(core)?;
+        if !self.commits.is_empty() {
+            return Ok(());
         }
         match self.journal.compact(self.engine.live_records()) {
             Ok(()) => self.compacting = true,
             Err(error) => tracing::warn!(%error, "the journal is not compacted now"),
         }
+        Ok(())
     }
 
     fn answer(&mut self, core: &Core, ticket: u64, answer: Answer) {

@@ -28,6 +28,7 @@ mod brain;
 mod budget;
 mod cache;
 mod clock;
+mod commits;
 mod core;
 mod error;
 mod fill;

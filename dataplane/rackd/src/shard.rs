@@ -181,7 +181,7 @@ impl Shard {
             }
         }
         if let Some(brain) = self.brain {
-            brain.close();
+            brain.close(&self.core);
         }
         Ok(())
     }
