@@ -83,7 +83,7 @@ run_case() {
         ;;
     "dhcp perfdhcp")
         # Machines by MAC address (-R), a link of no relay (-l), for so long (-p); Ack packets are whole exchanges.
-        measured perfdhcp -4 -l "$near" -r "$perfdhcp_rate" -R 1000000 -p "$seconds" 255.255.255.255
+        measured perfdhcp -4 -l "$near" -r "$perfdhcp_rate" -R 1000000 -p "$seconds" $server
         per_core_second "$(awk '/REQUEST-ACK/ { within = 1 } within && /received packets/ { print $3; exit }' "$work/out")"
         ;;
     "dns loadgen")
