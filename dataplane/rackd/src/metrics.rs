@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bootstorm_content::Store;
 use bootstorm_engine::{Counter as EngineCounter, Stats};
+use bootstorm_proto::dhcp::SERVER_PORT;
+use bootstorm_proto::tftp;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -80,6 +82,7 @@ impl Metrics {
         registry.register("wishes", "Wishes for content by what became of them", metrics.wishes.clone());
         registry.register_collector(Box::new(std::sync::Arc::clone(&metrics.engine)));
         registry.register_collector(Box::new(StoreMetrics(store)));
+        registry.register_collector(Box::new(ReceiveOverflow));
         registry.register_collector(Box::new(CacheMetrics(cache)));
         let whole_responses = metrics.responses.get_or_create(&[("status", "200")]).clone();
         Metrics { registry, whole_responses, ..metrics }
@@ -157,6 +160,35 @@ impl Collector for EngineMetrics {
     }
 }
 
+/// Datagrams that found a full receive buffer, as the kernel counts them. Read when somebody asks, not in between.
+#[derive(Debug)]
+struct ReceiveOverflow;
+
+/// The kernel's table of this network namespace's UDP sockets (proc(5)).
+const UDP_SOCKETS: &str = "/proc/net/udp";
+
+impl Collector for ReceiveOverflow {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let Ok(table) = std::fs::read_to_string(UDP_SOCKETS) else { return Ok(()) };
+        let help = "Datagrams lost to a full receive buffer, by the service's usual port";
+        let mut family = encoder.encode_descriptor("udp_receive_overflows", help, None, MetricType::Counter)?;
+        for (service, port) in [("dhcp", SERVER_PORT), ("tftp", tftp::SERVER_PORT)] {
+            ConstCounter::new(overflows(&table, port)).encode(family.encode_family(&[("service", service)])?)?;
+        }
+        Ok(())
+    }
+}
+
+/// The drops of all sockets on a local port. Columns: slot, local address and port in hexadecimal, …, drops last.
+fn overflows(table: &str, port: u16) -> u64 {
+    let of_line = |line: &str| {
+        let (_, local) = line.split_ascii_whitespace().nth(1)?.rsplit_once(':')?;
+        let is_ours = u16::from_str_radix(local, 16).ok()? == port;
+        line.split_ascii_whitespace().last()?.parse::<u64>().ok().filter(|_| is_ours)
+    };
+    table.lines().filter_map(of_line).sum()
+}
+
 #[derive(Debug)]
 struct StoreMetrics(Store);
 
@@ -213,5 +245,21 @@ impl Collector for CacheMetrics {
                 .encode(family.encode_family(&[("what", what)])?)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_are_read_from_the_kernel_s_table() {
+        // As Linux 6 writes it, two sockets on port 67 and one on port 69.
+        let table = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
+             1043: 00000000:0043 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 9001 2 ffff8f 12\n\
+             1043: 0100000A:0043 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 9002 2 ffff8f 30\n\
+             1045: 0100000A:0045 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 9003 2 ffff8f 5\n";
+        assert_eq!([67, 69, 53].map(|port| overflows(table, port)), [42, 5, 0]);
+        assert_eq!(overflows("nonsense\n 1: x:43 y", 67), 0);
     }
 }
