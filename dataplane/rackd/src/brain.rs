@@ -79,6 +79,8 @@ pub(crate) struct Brain {
     links: Vec<Link>,
     commits: Commits,
     compacting: bool,
+    /// Why the journal has stopped, and when the role ends for it.
+    stopped: Option<(String, Instant)>,
     scripts: HashMap<u64, Waiter>,
     /// Requests of the gateway by the number that the engine knows them by.
     requests: HashMap<u64, (u64, u64)>,
@@ -109,6 +111,7 @@ impl Brain {
             links,
             commits: Commits::default(),
             compacting: false,
+            stopped: None,
             scripts: HashMap::new(),
             requests: HashMap::new(),
             next_ticket: 0,
@@ -258,14 +261,22 @@ impl Brain {
         let resend = self.sent_at.map(|at| at + limits::OBSERVATIONS_RESEND);
         let metrics = self.metrics_at.filter(|_| self.metrics_due).map(|at| at + limits::METRICS_INTERVAL);
         let commit = self.commits.due(core.now);
-        [engine, resend, metrics, commit].into_iter().flatten().min()
+        let stopped = self.stopped.as_ref().map(|(_, until)| *until);
+        [engine, resend, metrics, commit, stopped].into_iter().flatten().min()
     }
 
     /// Once a turn, after its inputs: the journal's news, timers, and everything the engine wants done.
     pub(crate) fn turn(&mut self, core: &mut Core) -> Result<(), Error> {
         let news = self.news.take();
         if let Some(reason) = news.stopped {
+            tracing::error!(%reason, "the journal has stopped: leases are kept, and nothing new is given, until the role ends");
             self.engine.handle_journal_stopped();
+            self.stopped = Some((reason, core.now + limits::JOURNAL_STOPPED_GRACE));
+        }
+        if let Some((reason, until)) = &self.stopped
+            && *until <= core.now
+        {
+            let reason = reason.clone();
             self.drain(core)?;
             return Err(Error::JournalStopped(reason));
         }

@@ -105,6 +105,9 @@ pub const STATUS_MISSING_MAX: usize = 8_192;
 /// Least time between two syncs of the journal while there is more to write than fits one batch: what a client may wait longer
 /// for its ACK than the disk takes. At 5,000 leases a second a sync is shared by 25.
 pub const COMMIT_INTERVAL: Duration = Duration::from_millis(5);
+/// How long the role goes on after its journal has stopped, so that clients that renew keep what is durable: while a disk stays
+/// full, each start of the role ends at its first write.
+pub const JOURNAL_STOPPED_GRACE: Duration = Duration::from_secs(5);
 /// Octets that the journal puts around a record; a batch's limit counts them.
 pub const JOURNAL_FRAME_BYTES: usize = 48;
 
