@@ -1,5 +1,6 @@
 //! What addresses cost, measured and printed: `cargo test --release -p bootstorm-engine --test costs -- --ignored --nocapture`.
 //! Nothing is compared with a fixed time; the goals are checked by `make bench-dhcp` beside other servers.
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "time is what is measured here")]
 
 #[path = "support/dhcp.rs"]
 mod clients;
