@@ -195,7 +195,7 @@ impl SnapshotThread {
                     self.outbox.repeat_status();
                 }
                 Step::Whole(view, lines) => {
-                    if let Err(error) = self.install(view, lines.as_deref()) {
+                    if let Err(error) = self.install(*view, lines.as_deref()) {
                         tracing::error!(%error, "a snapshot cannot be kept; the one before goes on");
                         self.outbox.repeat_status();
                     }

@@ -274,7 +274,7 @@ pub(crate) enum Step {
     /// More parts are to come.
     More,
     /// The transfer is whole: the view, and its lines if they lead on from the view in force.
-    Whole(View, Option<Vec<Line>>),
+    Whole(Box<View>, Option<Vec<Line>>),
     /// It does not fit what is served: control must begin again from what the status says.
     Resynchronise(&'static str),
 }
@@ -322,7 +322,7 @@ impl Transfer {
         let mut next = if from.is_some() { view.clone() } else { View::default() };
         lines.iter().cloned().for_each(|line| next.apply(line));
         next.generation = generation;
-        Step::Whole(next, from.map(|_| lines))
+        Step::Whole(Box::new(next), from.map(|_| lines))
     }
 }
 
@@ -429,11 +429,14 @@ mod tests {
         let (one, two) = (view(1), view(2));
         let base = pack(&one.base());
         let step = transfer.take(&View::default(), (Generation(1), None), (true, true), &base);
-        assert_eq!(step, Step::Whole(one.clone(), None));
+        assert_eq!(step, Step::Whole(Box::new(one.clone()), None));
         let delta = one.delta(&two);
         let ids = (Generation(2), Some(Generation(1)));
         assert_eq!(transfer.take(&one, ids, (true, false), &pack(&delta)), Step::More);
-        assert_eq!(transfer.take(&one, ids, (false, true), &pack(&[])), Step::Whole(two.clone(), Some(delta.clone())));
+        assert_eq!(
+            transfer.take(&one, ids, (false, true), &pack(&[])),
+            Step::Whole(Box::new(two.clone()), Some(delta.clone()))
+        );
         // A part without a beginning belongs to a transfer that was given up.
         assert_eq!(transfer.take(&one, ids, (false, true), &pack(&delta)), Step::More);
         for (view, ids, bytes) in [
