@@ -49,6 +49,8 @@ struct Peer {
     /// Receiving that is armed.
     receive: Option<(OperationId, Repeat)>,
     close: bool,
+    /// Whether it has sent a whole request: before, it has cost its peer nothing.
+    proven: bool,
     deadline: Instant,
     armed: Option<Instant>,
 }
@@ -130,6 +132,9 @@ impl Http {
             _ => return,
         };
         let Ok(source) = core.driver.peer_address(id).map(|peer| peer.ip()) else { return core.driver.close(id) };
+        if self.connections.len() >= limits::CONNECTIONS_MAX as usize - limits::CONNECTIONS_RESERVE {
+            self.make_room(core);
+        }
         if self.stopping || !core.shared.connections.take(source) {
             core.shared.metrics.dropped("http", "source_connections");
             return core.driver.close(id);
@@ -142,6 +147,7 @@ impl Http {
             state: State::Head,
             receive: None,
             close: false,
+            proven: false,
             deadline: core.now + proto::HTTP_HEAD_DEADLINE,
             armed: None,
         };
@@ -166,6 +172,23 @@ impl Http {
         let receive = Operation::Receive { connection: peer.id, repeat };
         peer.receive = core.submit(token(Kind::HttpReceive, key), receive).map(|operation| (operation, repeat));
         if peer.receive.is_none() {
+            self.remove(core, key);
+        }
+    }
+
+    /// Closes connections without a request under way, so that many slow ones keep nobody out: first those that have never sent a
+    /// whole one, then idle ones, and of each the longest waiting. As many at once as the reserve holds, as it looks at all.
+    fn make_room(&mut self, core: &mut Core) {
+        let keys = self.connections.keys();
+        let waits = |key: Key| {
+            let peer = self.connections.find(key)?;
+            matches!(peer.state, State::Head).then_some((peer.proven, peer.deadline, key))
+        };
+        let mut waiting: Vec<(bool, Instant, Key)> = keys.into_iter().filter_map(waits).collect();
+        waiting.sort_unstable();
+        for (proven, _, key) in waiting.into_iter().take(limits::CONNECTIONS_RESERVE) {
+            let reason = if proven { "idle_evicted" } else { "unproven_evicted" };
+            core.shared.metrics.dropped("http", reason);
             self.remove(core, key);
         }
     }
@@ -241,6 +264,7 @@ impl Http {
             return self.respond_head(core, key, &head, Body::Bytes(None), None);
         }
         peer.parser = RequestParser::new();
+        peer.proven = true;
         peer.set_deadline(core, key, limits::WAIT_DEADLINE);
         let index = core.shared.index.load_full();
         let resource = route(&index, &request);

@@ -17,6 +17,9 @@ pub const QUANTUM_PARTS_MAX: usize = 64;
 // ---- HTTP
 /// Connections of one shard.
 pub const CONNECTIONS_MAX: u32 = 8_192;
+/// Connections of one shard that are kept free for whoever comes next, by closing those that wait without a request; also how
+/// many are closed at once.
+pub const CONNECTIONS_RESERVE: usize = 512;
 /// Connections of one source address over all shards of a rack: an agent uses a few, firmware one.
 pub const CONNECTIONS_PER_SOURCE_MAX: u32 = 256;
 /// Connections of one source address under `serve`, whose clients are a lab or a bench behind one address.
@@ -138,6 +141,7 @@ const _: () = assert!(ANSWER_BYTES_MAX * 8 <= ANSWERS_BYTES_MAX);
 const _: () = assert!(CACHE_SHARE_MAX >= 2 && CACHE_SHARE >= CACHE_SHARE_MAX);
 const _: () = assert!(QUANTUM_BYTES == snapshot::CHUNK_RAW_BYTES as u64);
 const _: () = assert!(CONNECTIONS_MAX as usize + TRANSFERS_MAX < SHARD_MAIL_MAX);
+const _: () = assert!(CONNECTIONS_RESERVE * 4 <= CONNECTIONS_MAX as usize);
 const _: () = assert!(
     bootstorm_api::limits::LOCAL_REQUESTS_IN_FLIGHT_MAX + bootstorm_api::limits::WISHES_IN_FLIGHT_MAX + 8
         < GATEWAY_FRAMES_MAX
