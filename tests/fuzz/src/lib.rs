@@ -4,6 +4,10 @@
 //! A target panics if a parser panics, or if what a parser accepted cannot be processed as its contract says. A crash that
 //! was found becomes a file of the corpus in the same change as its fix (P10).
 
+mod content;
+mod http;
+mod snapshot;
+
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bootstorm_proto::dhcp::brief::Brief;
@@ -34,7 +38,21 @@ pub const TARGETS: &[Target] = &[
     ("http_request_parse", http_request_parse),
     ("http_response_parse", http_response_parse),
     ("ndp_parse", ndp_parse),
+    ("http_process", http::http_process),
+    ("manifest_parse", content::manifest_parse),
+    ("chunk_decode", content::chunk_decode),
+    ("content_process", content::content_process),
+    ("snapshot_parse", snapshot::snapshot_parse),
+    ("local_frame_parse", snapshot::local_frame_parse),
+    #[cfg(feature = "importer")]
+    ("qcow2_process", content::qcow2_process),
 ];
+
+#[cfg(feature = "importer")]
+pub use content::qcow2_process;
+pub use content::{chunk_decode, content_process, manifest_parse, seal_content};
+pub use http::http_process;
+pub use snapshot::{local_frame_parse, snapshot_parse};
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
