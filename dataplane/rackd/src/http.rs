@@ -205,6 +205,7 @@ impl Http {
                     if peer.buffer.is_empty() {
                         let index = core.shared.index.load();
                         if !stopping && let Some(answer) = self.answers.find(&index, core.time.unix_seconds(), &bytes) {
+                            peer.proven = true;
                             drop((index, bytes));
                             return self.respond_again(core, key, answer);
                         }
