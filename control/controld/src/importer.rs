@@ -22,7 +22,7 @@ mod source;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 
-use bootstorm_content::{Packer, Writer};
+use bootstorm_content::{Cutting, Packer, Writer};
 use bootstorm_snapshot::manifest::{Entry, Manifest, ManifestError};
 use bootstorm_snapshot::{ChunkName, Encoding};
 use serde::{Deserialize, Serialize};
@@ -180,7 +180,13 @@ pub fn run_importer(options: &ImportOptions, source: File, output: impl Write) -
 
 fn import(options: &ImportOptions, file: File, output: &mut impl Write) -> Result<Summary, ImportError> {
     let limit = options.raw_bytes_max.min(RAW_BYTES_MAX);
-    let mut cutter = Cutter { packer: Packer::new(options.encoding)?, output, limit, declared: options.raw_bytes };
+    // What is taken as it is are kernels, initrds and loaders, whose versions have most of their content in common.
+    let cutting = match options.reading {
+        Reading::Image => Cutting::Fixed,
+        Reading::Verbatim => Cutting::ContentDefined,
+    };
+    let packer = Packer::with_cutting(options.encoding, cutting)?;
+    let mut cutter = Cutter { packer, output, limit, declared: options.raw_bytes };
     let (format, wrapper) = match source::open(file, options.reading)? {
         Source::Stream(stream, wrapper) => {
             cutter.copy(stream, wrapper)?;

@@ -44,7 +44,7 @@ pub use disk::{Access, Disk, RealDisk};
 pub use error::Error;
 pub use flights::{Flights, Joined};
 pub use index::{Location, PackId};
-pub use packer::{Cut, Packer, decode_chunk};
+pub use packer::{Cut, Cutting, Packer, decode_chunk};
 pub use plan::{IndexedManifest, Run, Segment, runs};
 pub use store::{Stats, Store};
 pub use sweep::{Marks, Swept};

@@ -32,6 +32,14 @@ pub const INDEX_SHARDS: usize = 64;
 /// A pack is rewritten by a sweep when fewer than this share of its octets, in percent, is named by a manifest.
 pub const SWEEP_LIVE_PERCENT_MIN: u64 = 50;
 
+/// Octets of the shortest chunk that content defines, but for the last of a file: below, names and requests outweigh what is saved.
+pub const CONTENT_CHUNK_BYTES_MIN: u32 = 64 << 10;
+
+/// Octets of a chunk that content defines, on average; the longest is that of a fixed one.
+pub const CONTENT_CHUNK_BYTES_AVERAGE: u32 = 128 << 10;
+
+const _: () = assert!(CONTENT_CHUNK_BYTES_MIN < CONTENT_CHUNK_BYTES_AVERAGE);
+const _: () = assert!(CONTENT_CHUNK_BYTES_AVERAGE < CHUNK_RAW_BYTES);
 const _: () = assert!(CHUNK_STORED_BYTES_MAX as usize <= PENDING_BYTES_MAX);
 const _: () = assert!(PENDING_BYTES_MAX as u64 * 4 <= PACK_BYTES_MAX);
 const _: () = assert!(MANIFEST_CHUNKS_CACHED_MAX >= MANIFEST_CHUNKS_MAX, "the largest manifest can be held");

@@ -1,12 +1,24 @@
-//! Cutting a raw stream into chunks: fixed 256 KiB, holes left out, each chunk one zstd frame or plain.
+//! Cutting a raw stream into chunks: of fixed 256 KiB or where the content says, each one zstd frame or plain, holes left out.
 
 use bootstorm_snapshot::limits::{CHUNK_RAW_BYTES, MANIFEST_CHUNKS_MAX};
 use bootstorm_snapshot::manifest::{Entry, Manifest, ManifestError};
 use bootstorm_snapshot::{ChunkName, Encoding, ImageId};
+use fastcdc::v2020::FastCDC;
 
 use crate::Error;
+use crate::limits::{CONTENT_CHUNK_BYTES_AVERAGE, CONTENT_CHUNK_BYTES_MIN};
 
 const LEVEL: i32 = 3;
+
+/// Where chunks end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cutting {
+    /// After every 256 KiB: disk images, in which content does not move by octets and holes are aligned.
+    Fixed,
+    /// Where the content says, after 64 to 256 KiB: archives and initrds, so that what is inserted into a new version costs the
+    /// chunks around it and no others.
+    ContentDefined,
+}
 
 /// One chunk as it was cut. A hole has no stored bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +33,7 @@ pub struct Cut<'a> {
 /// (40 octets each).
 pub struct Packer {
     encoding: Encoding,
+    cutting: Cutting,
     hasher: blake3::Hasher,
     raw_bytes: u64,
     chunk: Vec<u8>,
@@ -35,10 +48,16 @@ impl std::fmt::Debug for Packer {
 }
 
 impl Packer {
-    /// A packer; fails if the compressor cannot be made (no memory).
+    /// A packer with chunks of fixed length; fails if the compressor cannot be made (no memory).
     pub fn new(encoding: Encoding) -> Result<Packer, Error> {
+        Packer::with_cutting(encoding, Cutting::Fixed)
+    }
+
+    /// A packer that cuts as it is told; fails as [`Packer::new`] does.
+    pub fn with_cutting(encoding: Encoding, cutting: Cutting) -> Result<Packer, Error> {
         Ok(Packer {
             encoding,
+            cutting,
             hasher: blake3::Hasher::new(),
             raw_bytes: 0,
             chunk: Vec::with_capacity(CHUNK_RAW_BYTES as usize),
@@ -65,13 +84,14 @@ impl Packer {
         Ok(())
     }
 
-    /// Cuts the last, short chunk and gives the manifest.
+    /// Cuts what is left and gives the manifest.
     pub fn finish<E: From<Error>>(mut self, sink: &mut impl FnMut(Cut<'_>) -> Result<(), E>) -> Result<Manifest, E> {
-        if !self.chunk.is_empty() {
+        while !self.chunk.is_empty() {
             self.cut(sink)?;
         }
         let raw = ImageId(*self.hasher.finalize().as_bytes());
-        Manifest::new(self.encoding, raw, self.raw_bytes, method(self.encoding), self.entries)
+        let method = method(self.encoding, self.cutting);
+        Manifest::new(self.encoding, raw, self.raw_bytes, method, self.entries)
             .map_err(|error| Error::ManifestInvalid(error).into())
     }
 
@@ -84,16 +104,21 @@ impl Packer {
         if self.entries.len() >= MANIFEST_CHUNKS_MAX {
             return Err(Error::ManifestInvalid(ManifestError::Inconsistent("too many chunks")).into());
         }
-        self.hasher.update(&self.chunk);
+        let end = match self.cutting {
+            Cutting::Fixed => self.chunk.len(),
+            Cutting::ContentDefined => content_end(&self.chunk),
+        };
+        let (chunk, _) = self.chunk.split_at(end);
+        self.hasher.update(chunk);
         // The chunk's buffer is CHUNK_RAW_BYTES long at most, which is 32 bits.
-        let raw_bytes = self.chunk.len() as u32;
+        let raw_bytes = end as u32;
         self.raw_bytes += u64::from(raw_bytes);
         let compressed;
         let stored: &[u8] = match self.encoding {
-            Encoding::Plain => &self.chunk,
-            Encoding::Zstd if is_zero(&self.chunk) => &[],
+            Encoding::Plain => chunk,
+            Encoding::Zstd if is_zero(chunk) => &[],
             Encoding::Zstd => {
-                compressed = self.compressor.compress(&self.chunk).map_err(Error::Source)?;
+                compressed = self.compressor.compress(chunk).map_err(Error::Source)?;
                 &compressed
             }
         };
@@ -101,16 +126,28 @@ impl Packer {
         let entry = Entry { name, raw_bytes, stored_bytes: stored.len() as u32 };
         self.entries.push(entry);
         sink(Cut { entry, stored })?;
-        self.chunk.clear();
+        self.chunk.drain(..end);
         Ok(())
     }
 }
 
-/// How files are cut and compressed here, for a manifest's header.
-pub(crate) fn method(encoding: Encoding) -> &'static str {
-    match encoding {
-        Encoding::Zstd => "fixed-262144 zstd-3",
-        Encoding::Plain => "fixed-262144 plain",
+/// Length of the first chunk of `octets`, which are all that is left or as long as a chunk may be. FastCDC as its 2020 version with
+/// its default masks; the boundary depends on the octets of the chunk alone.
+fn content_end(octets: &[u8]) -> usize {
+    let (least, average) = (CONTENT_CHUNK_BYTES_MIN as usize, CONTENT_CHUNK_BYTES_AVERAGE as usize);
+    let chunker = FastCDC::new(octets, least, average, CHUNK_RAW_BYTES as usize);
+    let (_, end) = chunker.cut(0, octets.len());
+    // A chunk of no octets would never end the cutting; the chunker gives none for octets that are there.
+    if end == 0 { octets.len() } else { end.min(octets.len()) }
+}
+
+/// How files are cut and compressed here, for a manifest's header: algorithm and parameters.
+fn method(encoding: Encoding, cutting: Cutting) -> &'static str {
+    match (cutting, encoding) {
+        (Cutting::Fixed, Encoding::Zstd) => "fixed-262144 zstd-3",
+        (Cutting::Fixed, Encoding::Plain) => "fixed-262144 plain",
+        (Cutting::ContentDefined, Encoding::Zstd) => "fastcdc-v2020-65536-131072-262144 zstd-3",
+        (Cutting::ContentDefined, Encoding::Plain) => "fastcdc-v2020-65536-131072-262144 plain",
     }
 }
 

@@ -4,6 +4,9 @@
 //! or noise), and the length is anything between; names made, renamed or removed since their directory's last sync
 //! come back as of a prefix of these operations. Reads are of the live files, so a store sees its own writes.
 
+// Each test program uses a part of this.
+#![allow(dead_code)]
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -30,6 +33,11 @@ impl Drop for Directory {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// How often a test repeats itself: the long form when `BOOTSTORM_LONG_TESTS` is set.
+pub fn rounds(short: usize, long: usize) -> usize {
+    if std::env::var_os("BOOTSTORM_LONG_TESTS").is_some() { long } else { short }
 }
 
 pub struct Random(pub u64);
