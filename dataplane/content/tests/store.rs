@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use bootstorm_content::{Error, IndexedManifest, Marks, Packer, Put, Segment, Store, Writer, decode_chunk, runs};
 use bootstorm_snapshot::manifest::{Entry, Manifest};
 use bootstorm_snapshot::{ChunkName, Encoding, ImageId};
-use support::{Directory, Fault, FaultyDisk, Random};
+use support::{Directory, Fault, FaultyDisk, Random, rounds};
 
 fn put(writer: &mut Writer, bytes: &[u8]) -> ChunkName {
     let name = ChunkName::of(bytes);
@@ -366,7 +366,9 @@ fn live(disk: &FaultyDisk, random: &mut Random, promised: &mut HashMap<ChunkName
 #[test]
 fn every_crash_image_keeps_what_was_committed_and_shows_nothing_wrong() {
     let mut images = 0;
-    for seed in 0..100u64 {
+    // 10,000 images in the long form.
+    let lives = rounds(100, 2_000);
+    for seed in 0..lives as u64 {
         let (directory, mut random) = (Directory::new(), Random(seed));
         let disk = FaultyDisk::new(&directory.0);
         let mut promised = HashMap::new();
@@ -406,7 +408,8 @@ fn every_crash_image_keeps_what_was_committed_and_shows_nothing_wrong() {
             assert_eq!(store.read_chunk(&ChunkName::of(b"after the crash")).unwrap(), b"after the crash");
         }
     }
-    assert!(images >= 500);
+    println!("{images} crash images");
+    assert_eq!(images, lives * 5);
 }
 
 #[test]
