@@ -115,6 +115,29 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the disk has no room: what was to be stored may still be passed on.
+    pub fn is_disk_full(&self) -> bool {
+        let kinds = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge];
+        match self {
+            Error::Disk { source, .. } => kinds.contains(&source.kind()),
+            Error::TooManyPacks { .. } => true,
+            Error::Mismatch { .. }
+            | Error::ChunkSize { .. }
+            | Error::Corrupt { .. }
+            | Error::ChunkMissing { .. }
+            | Error::ManifestMissing { .. }
+            | Error::ManifestCorrupt { .. }
+            | Error::ManifestInvalid(_)
+            | Error::LengthClaim { .. }
+            | Error::OutOfRange { .. }
+            | Error::Undecodable { .. }
+            | Error::Source(_)
+            | Error::WriterStopped
+            | Error::WritersActive { .. }
+            | Error::InUse { .. } => false,
+        }
+    }
+
     /// Whether fetching (the chunk, the manifest) or waiting and trying again can mend it.
     pub fn is_retryable(&self) -> bool {
         match self {

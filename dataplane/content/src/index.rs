@@ -170,6 +170,12 @@ impl Index {
         totals
     }
 
+    /// Names in one shard; none beyond the last.
+    pub(crate) fn names(&self, shard: usize) -> Vec<ChunkName> {
+        let Some(shard) = self.shards.get(shard) else { return Vec::new() };
+        shard.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
     pub(crate) fn each(&self, mut visit: impl FnMut(&ChunkName, &Location)) {
         for shard in &self.shards {
             for (name, slot) in shard.read().unwrap_or_else(PoisonError::into_inner).iter() {

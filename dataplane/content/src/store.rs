@@ -14,7 +14,9 @@ use bootstorm_snapshot::{ChunkName, ManifestDigest};
 use crate::disk::{Access, Disk, RealDisk};
 use crate::error::{Error, at};
 use crate::index::{Index, Location, PackId, parse_index};
-use crate::limits::{INDEX_BYTES_MAX, MANIFEST_BYTES_MAX, MANIFEST_CHUNKS_CACHED_MAX, MANIFESTS_CACHED_MAX};
+use crate::limits::{
+    INDEX_BYTES_MAX, INDEX_SHARDS, MANIFEST_BYTES_MAX, MANIFEST_CHUNKS_CACHED_MAX, MANIFESTS_CACHED_MAX,
+};
 use crate::plan::IndexedManifest;
 use crate::writer::Writer;
 
@@ -300,6 +302,19 @@ impl Store {
         }
         writers.alive += 1;
         Writer::new(self.clone())
+    }
+
+    /// Octets that packs take on disk.
+    pub fn pack_bytes(&self) -> u64 {
+        self.shared.packs().values().map(|pack| pack.bytes).sum()
+    }
+
+    /// Parts that [`Store::chunk_names`] comes in.
+    pub const NAME_PARTS: usize = INDEX_SHARDS;
+
+    /// Names of the chunks in one part of the index, in no order: for going over all of them without holding all names at once.
+    pub fn chunk_names(&self, part: usize) -> Vec<ChunkName> {
+        self.shared.index.names(part)
     }
 
     /// Counts; walks the whole index, so for metrics and not for a request.

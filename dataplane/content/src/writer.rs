@@ -157,7 +157,11 @@ impl Writer {
             placed.push((*name, location));
         }
         let written = (|| {
-            disk.append(&pack_name, &pack.file, &self.buffer).map_err(at("append to", &pack_name))?;
+            if let Err(error) = disk.append(&pack_name, &pack.file, &self.buffer) {
+                // No entry names these octets yet. Without this every attempt on a full disk would leave a part of them there.
+                let _ = disk.truncate(&pack_name, &pack.file, pack.bytes);
+                return Err(at("append to", &pack_name)(error));
+            }
             disk.sync(&pack_name, &pack.file).map_err(at("sync", &pack_name))?;
             disk.append(&index_name, &pack.index, &entries).map_err(at("append to", &index_name))?;
             disk.sync(&index_name, &pack.index).map_err(at("sync", &index_name))?;

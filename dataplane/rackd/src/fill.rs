@@ -1,7 +1,7 @@
 //! The thread that fills the content store: it alone writes there. It wishes for what the generation names and the store
 //! lacks, each thing once, and says in the status which files are not whole.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Instant;
@@ -18,12 +18,15 @@ use crate::limits;
 use crate::mail::{self, Absent, Fill, Mailbox, Waiter};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
+use crate::room::Room;
 
 /// The state of the filling thread.
 pub(crate) struct Filler {
     store: Store,
     cache: Arc<Cache>,
     writer: Option<Writer>,
+    /// What the disk has left.
+    room: Room,
     mailboxes: Arc<[Mailbox]>,
     outbox: Arc<Outbox>,
     metrics: Arc<Metrics>,
@@ -71,6 +74,7 @@ impl Filler {
     pub(crate) fn new(
         store: Store,
         cache: Arc<Cache>,
+        room: Room,
         mailboxes: Arc<[Mailbox]>,
         outbox: Arc<Outbox>,
         metrics: Arc<Metrics>,
@@ -79,6 +83,7 @@ impl Filler {
             store,
             cache,
             writer: None,
+            room,
             mailboxes,
             outbox,
             metrics,
@@ -113,6 +118,7 @@ impl Filler {
                 self.handle(message);
             }
             self.commit();
+            self.make_room(Instant::now());
             self.expire(Instant::now());
             self.pump(Instant::now());
             self.say();
@@ -241,12 +247,39 @@ impl Filler {
             return;
         }
         match self.writer().commit() {
-            Ok(()) => names.into_iter().for_each(|name| self.done(Wish::Chunk { name })),
+            Ok(()) => {
+                self.room.stored(&self.metrics);
+                names.into_iter().for_each(|name| self.done(Wish::Chunk { name }));
+            }
             Err(error) => {
                 for name in names {
+                    if error.is_disk_full() {
+                        self.pass_on(name);
+                    }
                     self.refuse(Wish::Chunk { name }, &error);
                 }
             }
+        }
+    }
+
+    /// A chunk came that cannot be kept on the disk. It was hashed, and whoever waits for it finds it in memory.
+    fn pass_on(&mut self, name: ChunkName) {
+        if self.cache.find(&name).is_some() {
+            let waiters = self.flights.done(&name);
+            self.metrics.wish("passed_on");
+            self.tell(waiters, Ok(()));
+        }
+    }
+
+    /// Lets content go that nothing names, if the disk needs room.
+    fn make_room(&mut self, now: Instant) {
+        // Before there is a generation nobody can say what is unused.
+        let Some(marks) = self.room.lacking(&self.store, now).filter(|_| !self.wants.is_empty()) else { return };
+        // A sweep needs the store without writers. What this one had pending is committed.
+        self.writer = None;
+        let keep: HashSet<ManifestDigest> = self.wants.iter().map(|want| want.digest).collect();
+        if self.room.evict(&self.store, marks, &keep, &self.metrics) {
+            self.wants.iter_mut().for_each(Want::recheck);
         }
     }
 
@@ -276,6 +309,10 @@ impl Filler {
             _ => {
                 // Of a failed write nothing is known: another writer begins a new pack.
                 self.writer = None;
+                if error.is_disk_full() {
+                    self.room.refused(&self.metrics, error);
+                    return self.fail(wish, "disk_full");
+                }
                 "write_failed"
             }
         };

@@ -40,6 +40,8 @@ mod metrics;
 mod outbox;
 mod rack;
 mod reader;
+mod room;
+mod scrub;
 mod serve;
 mod shard;
 mod slab;

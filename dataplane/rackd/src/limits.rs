@@ -114,6 +114,18 @@ pub const JOURNAL_STOPPED_GRACE: Duration = Duration::from_secs(5);
 /// Octets that the journal puts around a record; a batch's limit counts them.
 pub const JOURNAL_FRAME_BYTES: usize = 48;
 
+/// Share of the disk that packs may take, in percent of what they have and what is free: the high mark of eviction. The journal and
+/// the snapshot, without which nothing is promised to anybody, need the rest.
+pub const CONTENT_HIGH_PERCENT: u64 = 90;
+/// The same, down to which content is evicted: far enough below that it is not done again soon.
+pub const CONTENT_LOW_PERCENT: u64 = 75;
+/// How long after an eviction the next one is tried: it reads all manifests.
+pub const EVICTION_PAUSE: Duration = Duration::from_secs(60);
+/// Octets a second that are read again to find what has rotted: 1 TB in three days, and no disk notices.
+pub const SCRUB_BYTES_PER_SECOND: u64 = 4 << 20;
+/// How long the scrub rests after it has been through everything.
+pub const SCRUB_PAUSE: Duration = Duration::from_secs(3_600);
+
 // ---- Snapshot
 /// Lines of one transfer of a snapshot: a site of a million machines.
 pub const TRANSFER_LINES_MAX: usize = 4 << 20;
@@ -141,6 +153,7 @@ const _: () = assert!(ANSWER_BYTES_MAX * 8 <= ANSWERS_BYTES_MAX);
 const _: () = assert!(CACHE_SHARE_MAX >= 2 && CACHE_SHARE >= CACHE_SHARE_MAX);
 const _: () = assert!(QUANTUM_BYTES == snapshot::CHUNK_RAW_BYTES as u64);
 const _: () = assert!(CONNECTIONS_MAX as usize + TRANSFERS_MAX < SHARD_MAIL_MAX);
+const _: () = assert!(CONTENT_LOW_PERCENT < CONTENT_HIGH_PERCENT && CONTENT_HIGH_PERCENT < 100);
 const _: () = assert!(CONNECTIONS_RESERVE * 4 <= CONNECTIONS_MAX as usize);
 const _: () = assert!(
     bootstorm_api::limits::LOCAL_REQUESTS_IN_FLIGHT_MAX + bootstorm_api::limits::WISHES_IN_FLIGHT_MAX + 8

@@ -35,6 +35,12 @@ pub(crate) struct Metrics {
     pub(crate) generation: Gauge,
     pub(crate) files_missing: Gauge,
     pub(crate) wishes: Family<Label, Counter>,
+    /// 1 while the disk takes no content.
+    pub(crate) content_full: Gauge,
+    /// Manifests and chunks let go, octets won back.
+    pub(crate) evicted: Family<Label, Counter>,
+    /// What the scrub has read and found.
+    pub(crate) scrubbed: Family<Label, Counter>,
     engine: std::sync::Arc<EngineMetrics>,
 }
 
@@ -59,6 +65,9 @@ impl Metrics {
             generation: Gauge::default(),
             files_missing: Gauge::default(),
             wishes: Family::default(),
+            content_full: Gauge::default(),
+            evicted: Family::default(),
+            scrubbed: Family::default(),
             engine: std::sync::Arc::default(),
             registry: Registry::default(),
         };
@@ -80,6 +89,13 @@ impl Metrics {
             metrics.files_missing.clone(),
         );
         registry.register("wishes", "Wishes for content by what became of them", metrics.wishes.clone());
+        registry.register(
+            "content_full",
+            "1 while the disk takes no content: what is fetched is passed on and not kept",
+            metrics.content_full.clone(),
+        );
+        registry.register("content_evicted", "What was let go for room", metrics.evicted.clone());
+        registry.register("content_scrubbed", "What was read again to find rot", metrics.scrubbed.clone());
         registry.register_collector(Box::new(std::sync::Arc::clone(&metrics.engine)));
         registry.register_collector(Box::new(StoreMetrics(store)));
         registry.register_collector(Box::new(ReceiveOverflow));
@@ -114,6 +130,14 @@ impl Metrics {
     /// A shard serves, with this backend of the driver.
     pub(crate) fn shard_serves(&self, backend: &'static str) {
         self.shards.get_or_create(&[("driver", backend)]).inc();
+    }
+
+    pub(crate) fn evicted(&self, what: &'static str, count: u64) {
+        self.evicted.get_or_create(&[("what", what)]).inc_by(count);
+    }
+
+    pub(crate) fn scrubbed(&self, what: &'static str, count: u64) {
+        self.scrubbed.get_or_create(&[("what", what)]).inc_by(count);
     }
 
     pub(crate) fn wish(&self, outcome: &'static str) {

@@ -23,10 +23,11 @@ use crate::mail::{Fill, Mailbox};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::reader::Reader;
+use crate::room::Room;
 use crate::shard::{self, Begin, BrainParts, LinkSockets, Sockets};
 use crate::snapshots::Snapshots;
 use crate::stop::Stop;
-use crate::{Error, budget, limits};
+use crate::{Error, budget, limits, scrub};
 
 /// Runs the rack role until `stop` is triggered or something fails that only a new start can mend.
 ///
@@ -93,7 +94,8 @@ pub fn run(
     let (fill, fill_queue) = sync_channel(limits::FILL_QUEUE_MAX);
     let _ = fill.send(Fill::Index(index));
     let mailboxes = Arc::clone(&team.mailboxes);
-    let filler = Filler::new(store.clone(), cache, mailboxes, Arc::clone(&outbox), Arc::clone(&metrics));
+    let room = Room::new(config.data.join("content"));
+    let filler = Filler::new(store.clone(), cache, room, mailboxes, Arc::clone(&outbox), Arc::clone(&metrics));
     team.spawn("content-fill", move || filler.run(fill_queue))?;
     let (parts, part_queue) = sync_channel(limits::SNAPSHOT_QUEUE_MAX);
     let engine_mailbox = team.mailbox(0)?.clone();
@@ -105,6 +107,9 @@ pub fn run(
         fill: fill.clone(),
     };
     team.spawn("snapshot", move || snapshot_thread.run(part_queue))?;
+    let (scrubbed, lost, until) = (store.clone(), fill.clone(), stop.clone());
+    let counted = Arc::clone(&shared.metrics);
+    team.spawn("content-scrub", move || scrub::run(&scrubbed, &counted, &lost, &until))?;
     let brain = BrainParts { engine, journal, news, outbox: Arc::clone(&outbox) };
     team.begin(shared, store, Some(fill.clone()), Some(brain))?;
 

@@ -635,3 +635,160 @@ fn many_cold_readers_cost_one_read_of_each_chunk() {
     stop.trigger();
     thread.join().expect("no panic").expect("clean end");
 }
+
+#[test]
+fn rot_is_found_before_anybody_asks() {
+    let (directory, site) = (tempfile::tempdir().expect("directory"), site());
+    let (rack, _gateway) = filled(directory.path(), 1, &site);
+    rack.end();
+    let victim = site.origin.chunks[1].clone();
+    for pack in std::fs::read_dir(directory.path().join("content/packs")).expect("packs") {
+        let path = pack.expect("pack").path();
+        let mut bytes = std::fs::read(&path).expect("read");
+        if let Some(at) = bytes.windows(64).position(|window| window == &victim.1[..64]) {
+            bytes[at + 7] ^= 1;
+            std::fs::write(&path, bytes).expect("written");
+        }
+    }
+    let rack = Rack::start(directory.path(), 1);
+    let mut gateway = rack.gateway();
+    gateway.origin = Some(site.origin.clone());
+    // Nobody but the scrub reads, and it goes over everything when the rack starts.
+    let wanted = Wish::Chunk { name: victim.0 };
+    gateway.until(|message| matches!(message, ToGateway::Wish { wish } if *wish == wanted).then_some(()));
+    gateway.status(Generation(3), true);
+    let metrics = String::from_utf8(once(rack.http, "/metrics").body).expect("text");
+    assert!(metrics.contains("bootstorm_rack_content_scrubbed_total{what=\"rotten\"} 1"), "{metrics}");
+    rack.end();
+}
+
+/// Runs this test once more in a mount namespace of its own, where it may put a small disk below a rack; true in there.
+fn with_mounts(test: &str) -> bool {
+    const INSIDE: &str = "BOOTSTORM_TEST_MOUNTS";
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let own = std::env::current_exe().expect("a path");
+    let mut unshare = std::process::Command::new("unshare");
+    unshare.args(["--user", "--map-root-user", "--mount", "--"]).arg(own).args(["--exact", test, "--nocapture"]);
+    let output = unshare.env(INSIDE, "1").output().expect("unshare runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
+    false
+}
+
+fn mount(what: &[&str], at: &Path) {
+    let mut mount = std::process::Command::new("mount");
+    assert!(mount.args(what).arg(at).status().expect("mount runs").success(), "{what:?}");
+}
+
+/// A rack whose content is on a disk of this size.
+fn rack_on(data: &Path, size: &str) -> Rack {
+    let content = data.join("content");
+    std::fs::create_dir_all(&content).expect("made");
+    mount(&["-t", "tmpfs", "-o", size, "tmpfs"], &content);
+    Rack::start(data, 1)
+}
+
+impl Gateway {
+    /// Answers wishes until `over`.
+    fn answer_until(&mut self, over: impl Fn() -> bool) {
+        let begin = Instant::now();
+        self.stream.set_read_timeout(Some(Duration::from_millis(50))).expect("timeout");
+        while !over() {
+            assert!(begin.elapsed() < PATIENCE * 3, "not in time");
+            let mut prefix = [0; PREFIX_BYTES];
+            // A frame is written whole: without its beginning there is nothing of it.
+            if self.stream.read_exact(&mut prefix).is_err() {
+                continue;
+            }
+            let (header, attachment) = frame::lengths(prefix).expect("lengths");
+            let mut body = vec![0; header + attachment];
+            self.stream.read_exact(&mut body).expect("whole");
+            let message: ToGateway = frame::decode_body(&body, header).expect("a message").0;
+            if let ToGateway::Wish { wish } = message
+                && let Some(bytes) = self.origin.as_ref().and_then(|origin| origin.get(wish)).cloned()
+            {
+                self.send(&ToRack::Fetched { wish, offset: 0, bytes_total: bytes.len() as u64 }, &bytes);
+            }
+        }
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    }
+}
+
+#[test]
+fn t22_a_full_disk_passes_content_on_and_says_so() {
+    if !with_mounts("t22_a_full_disk_passes_content_on_and_says_so") {
+        return;
+    }
+    let (directory, site) = (tempfile::tempdir().expect("directory"), site());
+    // Manifests have room, the kernel's chunks have not.
+    let rack = rack_on(directory.path(), "size=256k");
+    let mut gateway = rack.gateway();
+    gateway.origin = Some(site.origin.clone());
+    gateway.snapshot(&site.view, None);
+    let http = rack.http;
+    let client = std::thread::spawn(move || {
+        let begin = Instant::now();
+        loop {
+            let mut stream = connect(http);
+            let fields = "Host: rack\r\nConnection: close\r\n";
+            write!(stream, "GET /environment/amd64/kernel HTTP/1.1\r\n{fields}\r\n").expect("sent");
+            let mut got = Vec::new();
+            stream.read_to_end(&mut got).expect("ends");
+            let body = got.windows(4).position(|window| window == b"\r\n\r\n").map(|at| got.split_off(at + 4));
+            if let Some(body) = body.filter(|body| body.len() == 700_001) {
+                return body;
+            }
+            assert!(begin.elapsed() < PATIENCE * 2, "a full disk keeps content from being passed on");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    gateway.answer_until(|| client.is_finished());
+    assert!(client.join().expect("no panic") == site.kernel);
+    let metrics = String::from_utf8(once(http, "/metrics").body).expect("text");
+    assert!(metrics.contains("bootstorm_rack_content_full 1\n"), "{metrics}");
+    assert!(metrics.contains("outcome=\"passed_on\""), "{metrics}");
+    // With room again all is kept, and the alarm ends.
+    mount(&["-o", "remount,size=64m"], &directory.path().join("content"));
+    gateway.send(&ToRack::Control { connected: true }, &[]);
+    gateway.status(Generation(3), true);
+    let metrics = String::from_utf8(once(http, "/metrics").body).expect("text");
+    assert!(metrics.contains("bootstorm_rack_content_full 0\n"), "{metrics}");
+    rack.end();
+}
+
+#[test]
+fn content_that_nothing_names_gives_way() {
+    if !with_mounts("content_that_nothing_names_gives_way") {
+        return;
+    }
+    let (directory, mut site) = (tempfile::tempdir().expect("directory"), site());
+    // The first generation has room, and so has the second: but not both.
+    let rack = rack_on(directory.path(), "size=2m");
+    let mut gateway = rack.gateway();
+    gateway.origin = Some(site.origin.clone());
+    gateway.snapshot(&site.view, None);
+    gateway.status(Generation(3), true);
+    let kernel = noise(900_000, 9);
+    let manifest = site.origin.add(&kernel, Encoding::Plain);
+    let mut next = View { generation: Generation(4), ..View::default() };
+    for record in site.view.records() {
+        match record {
+            Record::Environment(mut environment) => {
+                environment.kernel.manifest = manifest.digest();
+                environment.kernel.raw = manifest.header().raw;
+                environment.kernel.raw_bytes = manifest.header().raw_bytes;
+                next.put(Record::Environment(environment));
+            }
+            record @ Record::Site(_) => next.put(record),
+            _ => {}
+        }
+    }
+    gateway.origin = Some(site.origin.clone());
+    gateway.snapshot(&next, Some(&site.view));
+    gateway.status(Generation(4), true);
+    assert!(once(rack.http, "/environment/amd64/kernel").body == kernel);
+    let metrics = String::from_utf8(once(rack.http, "/metrics").body).expect("text");
+    assert!(metrics.contains("bootstorm_rack_content_evicted_total{what=\"bytes\"}"), "{metrics}");
+    rack.end();
+}
