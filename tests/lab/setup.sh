@@ -17,6 +17,8 @@ packages=(
     iproute2 openssh-client curl tcpdump
     # A server of DHCP, DNS and TFTP that is not ours, for the load generators.
     dnsmasq-base
+    # Clients that the byte path is tested with.
+    wget aria2 atftp tftp-hpa busybox
 )
 
 # shellcheck source=/dev/null

@@ -33,6 +33,12 @@ RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps
 step "tests"
 cargo test --quiet --workspace
 
+# Other people's clients, and kill -9 in the middle of transfers; BOOTSTORM_LONG_TESTS=1 makes the long form of this and of the
+# tests of the content store.
+step "clients and kills"
+cargo build --quiet --package bootstorm --bins
+cargo test --quiet --package bootstorm-tests --test conformance-clients --test conformance-kills -- --ignored
+
 step "image and boot environment"
 if ! wait "$packages"; then
     cat .lab/packages.log
