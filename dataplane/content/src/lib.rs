@@ -17,17 +17,7 @@
 //! and no wrong byte on a disk; [`Store::distrust`] takes its complaint.
 //!
 //! # On disk
-//! ```text
-//! DIR/packs/ID.pack        stored bytes only, back to back in the order they came: a manifest's chunks lie in a row
-//! DIR/packs/ID.index       header and one entry per chunk, 64 octets each (ID: 16 hexadecimal digits)
-//! DIR/manifests/DIGEST     one manifest, written by rename
-//!
-//! header  "BSPACKX1" (8)  pack id (8)  zero (32)  first 16 octets of BLAKE3 of the 48 before
-//! entry   name (32)  offset (8)  stored bytes (4)  zero (4)  first 16 octets of BLAKE3 of pack id and the 48 before
-//! ```
-//! Integers are little-endian. A commit appends to the pack, syncs it, appends to its index, syncs that. Each entry
-//! stands for itself: one that does not check, or that points outside its pack, is skipped, and the others remain.
-//! If two entries have one name, the later one counts.
+//! `docs/CONTENT-STORE.md` draws every octet of packs, indexes and manifests, and says in which order they are written.
 
 mod disk;
 mod error;
