@@ -114,6 +114,7 @@ pub const JOURNAL_STOPPED_GRACE: Duration = Duration::from_secs(5);
 /// Octets that the journal puts around a record; a batch's limit counts them.
 pub const JOURNAL_FRAME_BYTES: usize = 48;
 
+// ---- Room on the disk
 /// Share of the disk that packs may take, in percent of what they have and what is free: the high mark of eviction. The journal and
 /// the snapshot, without which nothing is promised to anybody, need the rest.
 pub const CONTENT_HIGH_PERCENT: u64 = 90;
