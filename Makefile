@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help setup build demo test e2e bench bench-http bench-tftp bench-dhcp bench-dns bench-storm spec lint fmt clean-lab
+.PHONY: help setup build demo test e2e bench bench-http bench-tftp bench-store bench-dhcp bench-dns bench-storm spec lint fmt clean-lab
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,9 +22,12 @@ test: ## every check: format, lints, documentation, tests, guests
 e2e: ## only the tests that need machines, the largest image included
 	@tests/lab/e2e.sh
 
-bench: bench-http bench-tftp bench-dhcp bench-dns ## every suite beside its peers (QUICK=1: shorter)
+bench: bench-http bench-tftp bench-store bench-dhcp bench-dns ## every suite beside its peers (QUICK=1: shorter)
 
-bench-http: ## HTTP beside nginx
+bench-store: ## the content store: cold readers, chunks taken in beside zstd and b3sum
+	@bench/run.sh store
+
+bench-http: ## HTTP beside nginx, lighttpd and static-web-server
 	@bench/run.sh http
 
 bench-tftp: ## TFTP beside atftpd, dnsmasq and tftpd-hpa

@@ -3,10 +3,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bootstorm_proto::http::client::{Body, RequestHead, ResponseParser};
 use bootstorm_proto::http::server::{Connection, Method};
+use bootstorm_tests::lab::{Error, process};
 use rustix::net::RecvFlags;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
@@ -32,8 +34,8 @@ pub struct Load<'a> {
     pub path: &'a str,
     /// Connections, all open for the whole time.
     pub connections: usize,
-    /// For how long.
-    pub duration: Duration,
+    /// For how long; `None`: each connection fetches the file once.
+    pub duration: Option<Duration>,
     /// What becomes of the bodies.
     pub bodies: Bodies,
 }
@@ -52,6 +54,19 @@ pub struct Taken {
 }
 
 impl Taken {
+    /// Runs a client of ours and reads what it prints.
+    ///
+    /// # Errors
+    /// When it fails or prints something else.
+    pub fn by(client: &mut Command) -> Result<Self, Error> {
+        let answer = process::run(client)?;
+        serde_json::from_str(&answer).map_err(|error| Error::Answer {
+            command: "bench client".to_owned(),
+            missing: error.to_string(),
+            answer,
+        })
+    }
+
     /// Sums up what each connection took.
     pub fn of(mut each: Vec<u64>, seconds: f64) -> Self {
         each.sort_unstable();
@@ -60,7 +75,8 @@ impl Taken {
     }
 }
 
-/// Loads a server until the time is over; bodies in flight are cut off, and what came of them counts.
+/// Loads a server until the time is over; bodies in flight are cut off, and what came of them counts. Without a time, until
+/// all have the file.
 ///
 /// # Errors
 /// The first connection's that failed before its time: then the figures would be of something else.
@@ -74,15 +90,17 @@ pub fn run(load: &Load<'_>) -> io::Result<Taken> {
             streams.push(TcpStream::connect(load.address).await?);
         }
         let started = Instant::now();
-        let end = tokio::time::Instant::now() + load.duration;
+        let end = tokio::time::Instant::now() + load.duration.unwrap_or(limits::WHOLE_FILES);
         let mut tasks = tokio::task::JoinSet::new();
         for stream in streams {
             let (path, host, bodies) = (load.path.to_owned(), load.address.to_string(), load.bodies);
+            let files_max = if load.duration.is_some() { u64::MAX } else { 1 };
             tasks.spawn(async move {
                 let mut taken = 0;
-                let working = keep_busy(stream, &path, &host, bodies, &mut taken);
+                let working = keep_busy(stream, (&path, files_max), &host, bodies, &mut taken);
                 match tokio::time::timeout_at(end, working).await {
                     Ok(Err(error)) => Err(error),
+                    Err(_) if files_max == 1 => Err(io::ErrorKind::TimedOut.into()),
                     Ok(Ok(())) | Err(_) => Ok(taken),
                 }
             });
@@ -95,8 +113,14 @@ pub fn run(load: &Load<'_>) -> io::Result<Taken> {
     })
 }
 
-/// One request after the other on one connection, for ever.
-async fn keep_busy(mut stream: TcpStream, path: &str, host: &str, bodies: Bodies, taken: &mut u64) -> io::Result<()> {
+/// One request after the other on one connection, so many times.
+async fn keep_busy(
+    mut stream: TcpStream,
+    (path, files_max): (&str, u64),
+    host: &str,
+    bodies: Bodies,
+    taken: &mut u64,
+) -> io::Result<()> {
     let odd = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let mut request = vec![0; limits::HEAD_BYTES];
     let head = RequestHead {
@@ -110,7 +134,7 @@ async fn keep_busy(mut stream: TcpStream, path: &str, host: &str, bodies: Bodies
     let length = head.write(&mut request).ok_or_else(|| odd("the path is no path"))?;
     request.truncate(length);
     let mut buffer = vec![0; limits::READ_BYTES];
-    loop {
+    for _ in 0..files_max {
         stream.write_all(&request).await?;
         let mut parser = ResponseParser::new(Method::Get);
         let mut filled = 0;
@@ -145,6 +169,7 @@ async fn keep_busy(mut stream: TcpStream, path: &str, host: &str, bodies: Bodies
             body = Body::Bytes(left.saturating_sub(read as u64));
         }
     }
+    Ok(())
 }
 
 async fn take(stream: &TcpStream, buffer: &mut [u8], bodies: Bodies) -> io::Result<usize> {

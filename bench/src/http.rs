@@ -5,7 +5,6 @@
 //! *twocore*: the client has processor 1. On loopback part of the server's work is done in the client's context; figures
 //! of the server alone are therefore only taken for small responses, and where the issue asks for them beside the total.
 
-mod image;
 mod load;
 mod servers;
 

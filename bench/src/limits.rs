@@ -38,6 +38,16 @@ pub const IDLE_LOAD: Duration = Duration::from_secs(3);
 pub const CONNECTIONS_PER_SOURCE: usize = 2_000;
 /// How long an answer to a small request may take.
 pub const ANSWER: Duration = Duration::from_secs(10);
+/// Readers who all begin at once.
+pub const COLD_READERS: usize = 1000;
+/// Octets of what they read: a thousand times this must pass a loopback in seconds.
+pub const COLD_BYTES: u64 = 64 << 20;
+/// The same under `QUICK=1`.
+pub const COLD_BYTES_QUICK: u64 = 8 << 20;
+/// How long all readers together may take.
+pub const WHOLE_FILES: Duration = Duration::from_secs(300);
+/// What one round of a case of the store takes; for the expected time only.
+pub const STORE_CASE: Duration = Duration::from_secs(15);
 /// Octets that one read of a bulk client asks for.
 pub const READ_BYTES: usize = 1 << 20;
 /// Octets of a response's head.

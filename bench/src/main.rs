@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bootstorm_bench::client::{self, Bodies, Load};
 use bootstorm_bench::pairs::Options;
-use bootstorm_bench::{dhcp, dns, http, specification, storm, tftp};
+use bootstorm_bench::{dhcp, dns, http, specification, store, storm, tftp};
 use clap::{Parser, Subcommand};
 
 /// Speed as ratios beside named peers.
@@ -35,6 +35,8 @@ enum Command {
     Http,
     /// TFTP beside atftpd, dnsmasq and tftpd-hpa
     Tftp,
+    /// The content store: cold readers, and chunks taken in beside zstd and b3sum
+    Store,
     /// DHCP beside Kea and dnsmasq
     Dhcp,
     /// DNS servers of others, as ours has none yet
@@ -70,9 +72,19 @@ enum Command {
         /// Connections
         #[arg(long)]
         connections: usize,
-        /// For how long
+        /// For how long; each connection fetches the file once without
         #[arg(long)]
-        seconds: u64,
+        seconds: Option<u64>,
+    },
+    /// Take a stored stream into a fresh content store; for the suites
+    #[command(hide = true)]
+    Ingest {
+        /// The stream
+        stream: PathBuf,
+        /// Its manifest
+        manifest: PathBuf,
+        /// Where the store is made
+        store: PathBuf,
     },
     /// Fetch a file so many times at once; for the suites
     #[command(hide = true)]
@@ -108,6 +120,8 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     match arguments.command {
         Command::Http => http::run(&options)?,
         Command::Tftp => tftp::run(&options)?,
+        Command::Store => store::run(&options)?,
+        Command::Ingest { stream, manifest, store } => store::ingest(&stream, &manifest, &store)?,
         Command::Specification { document } => {
             let is_new = specification::rewrite(&options.results, &document)?;
             println!("{}: {}", document.display(), if is_new { "rewritten" } else { "unchanged" });
@@ -118,7 +132,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
             storm::run(&options, &storm::Settings { rounds, firmware, peers_too })?;
         }
         Command::ClientHttp { address, path, bodies, connections, seconds } => {
-            let duration = Duration::from_secs(seconds);
+            let duration = seconds.map(Duration::from_secs);
             let taken = client::run(&Load { address, path: &path, connections, duration, bodies })?;
             println!("{}", serde_json::to_string(&taken)?);
         }

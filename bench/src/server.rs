@@ -88,6 +88,19 @@ impl Server {
         memory::socket_bytes(self.address.port())
     }
 
+    /// Octets that its processes made the disk read so far (`read_bytes` of `/proc/ID/io`; what the page cache held is
+    /// not in it).
+    ///
+    /// # Errors
+    /// When the kernel does not say which they are.
+    pub fn disk_read_bytes(&self) -> Result<u64, Error> {
+        let read = |id: u32| {
+            let text = std::fs::read_to_string(format!("/proc/{id}/io")).ok()?;
+            text.lines().find_map(|line| line.strip_prefix("read_bytes: ")?.parse::<u64>().ok())
+        };
+        Ok(self.group.members()?.into_iter().filter_map(read).sum())
+    }
+
     /// Its process.
     pub fn id(&self) -> u32 {
         self.process.id()

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bootstorm_proto::tftp::client::{Client, Outcome, Output};
 use bootstorm_proto::tftp::wire::{Options as Wanted, ReadRequest};
-use bootstorm_tests::lab::{Error, process};
+use bootstorm_tests::lab::Error;
 
 use crate::case::{Absent, Goal, Measure, Sample};
 use crate::cgroup::Group;
@@ -218,12 +218,7 @@ fn load(options: &Options, case: &Case, server: &Server, clients: u32) -> Result
     let mut client = confined(&group, CLIENT_PROCESSOR, &options.bench);
     client.args(["client-tftp", &server.address.to_string(), case.file.0]);
     client.args(["--clients", &clients.to_string(), "--window", &case.window_blocks.to_string()]);
-    let answer = process::run(&mut client)?;
-    let taken: Taken = serde_json::from_str(&answer).map_err(|error| Error::Answer {
-        command: "bench client-tftp".to_owned(),
-        missing: error.to_string(),
-        answer,
-    })?;
+    let taken = Taken::by(&mut client)?;
     Ok(Sample {
         units: taken.bytes as f64,
         seconds: taken.seconds,

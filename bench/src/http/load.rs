@@ -66,8 +66,8 @@ pub fn load(options: &Options, work: &Work, server: &Server, path: &str, time: T
             Sample { units, seconds, ..Sample::default() }
         }
         Work::Bulk { connections, processor, bodies } => {
-            let client = bulk_client(options, (&group, processor), (server, path), bodies, connections, duration);
-            taken(client)?.into()
+            let mut client = bulk_client(options, (&group, processor), (server, path), bodies, connections, duration);
+            Taken::by(&mut client)?.into()
         }
         Work::BusyMemory { connections } => {
             let client =
@@ -108,25 +108,12 @@ fn bulk_client(
     client
 }
 
-/// Runs a client of ours and reads its figures.
-///
-/// # Errors
-/// When it fails or prints something else.
-pub fn taken(mut client: Command) -> Result<Taken, Error> {
-    let answer = process::run(&mut client)?;
-    serde_json::from_str(&answer).map_err(|error| Error::Answer {
-        command: "bench client".to_owned(),
-        missing: error.to_string(),
-        answer,
-    })
-}
-
 /// The median of what the server and its sockets hold while its connections are busy: all of it, not what a connection
 /// adds, since what a server sets aside for them before is no less taken.
-fn busy_memory(server: &Server, client: Command) -> Result<Sample, Error> {
+fn busy_memory(server: &Server, mut client: Command) -> Result<Sample, Error> {
     std::thread::scope(|scope| {
         // The client lives as long as the thread that started it, which waits for it.
-        let running = scope.spawn(|| taken(client));
+        let running = scope.spawn(move || Taken::by(&mut client));
         let mut seen = Vec::new();
         while !running.is_finished() {
             std::thread::park_timeout(limits::MEMORY_INTERVAL);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use bootstorm_tests::lab::{Error, process};
 
-use super::image::{self, Image};
+use crate::image::{self, Image};
 use crate::limits;
 use crate::pairs::Options;
 use crate::server::{Server, accepts, free_address};
