@@ -30,7 +30,7 @@ bench-store: ## the content store: cold readers, chunks taken in beside zstd and
 bench-http: ## HTTP beside nginx, lighttpd and static-web-server
 	@bench/run.sh http
 
-bench-tftp: ## TFTP beside atftpd, dnsmasq and tftpd-hpa
+bench-tftp: ## TFTP beside atftpd, rs-tftpd, dnsmasq and tftpd-hpa
 	@bench/run.sh tftp
 
 bench-dhcp: ## DHCP beside Kea and dnsmasq

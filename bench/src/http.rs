@@ -256,7 +256,14 @@ fn run_fleet(
         for peer in case.peers {
             if peer.is_installed() {
                 suite.version_of(&peer.program(), peer.version_argument());
-                peers.push(peer.start(place, fleet)?);
+                match peer.start(place, fleet) {
+                    Ok(server) => peers.push(server),
+                    Err(error) if *peer == Peer::Nginx => return Err(error),
+                    Err(error) => {
+                        eprintln!("bench: {} does not start: {error}", peer.word());
+                        suite.absent(case.name, peer.broken());
+                    }
+                }
             } else {
                 suite.absent(case.name, peer.missing());
             }

@@ -31,9 +31,9 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// HTTP beside nginx
+    /// HTTP beside nginx, lighttpd and static-web-server
     Http,
-    /// TFTP beside atftpd, dnsmasq and tftpd-hpa
+    /// TFTP beside atftpd, rs-tftpd, dnsmasq and tftpd-hpa
     Tftp,
     /// The content store: cold readers, and chunks taken in beside zstd and b3sum
     Store,

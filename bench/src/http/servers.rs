@@ -209,6 +209,15 @@ impl Peer {
         }
     }
 
+    /// Why a case has no ratio beside it although it is here.
+    pub fn broken(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx-does-not-start",
+            Self::Lighttpd => "lighttpd-does-not-start",
+            Self::StaticWebServer => "static-web-server-does-not-start",
+        }
+    }
+
     /// Starts it as `bench/peers/` configures it.
     ///
     /// # Errors
