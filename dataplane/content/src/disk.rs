@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 
 /// What a file is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,11 @@ pub trait Disk: Send + Sync + 'static {
     fn sync(&self, name: &str, file: &File) -> io::Result<()>;
     /// Cuts `file` to a length.
     fn truncate(&self, name: &str, file: &File, bytes: u64) -> io::Result<()>;
+    /// Gives back the room that octets of `file` take, which read as zeros afterwards; the length stays. Not every file system can.
+    fn punch(&self, name: &str, file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+        let _ = (name, file, offset, bytes);
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Renames, replacing.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
@@ -97,6 +102,11 @@ impl Disk for RealDisk {
 
     fn truncate(&self, _name: &str, file: &File, bytes: u64) -> io::Result<()> {
         file.set_len(bytes)
+    }
+
+    fn punch(&self, _name: &str, file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(rustix::fs::fallocate(file, flags, offset, bytes)?)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -40,6 +40,8 @@ impl Room {
         if !std::mem::replace(&mut self.full, true) {
             tracing::error!(%error, "the content store is full: what is fetched is passed on and not kept; give the disk room");
             metrics.content_full.set(1);
+            // What was let go at the high mark was not enough, and now more may go.
+            self.next_eviction = None;
         }
     }
 
@@ -72,7 +74,7 @@ impl Room {
     ) -> bool {
         match store.evict(marks, keep) {
             Ok(swept) => {
-                let bytes = swept.pack_bytes_before.saturating_sub(swept.pack_bytes_after);
+                let bytes = swept.pack_bytes_before.saturating_sub(swept.pack_bytes_after) + swept.punched_bytes;
                 metrics.evicted("manifests", swept.manifests.len() as u64);
                 metrics.evicted("chunks", swept.chunks);
                 metrics.evicted("bytes", bytes);
