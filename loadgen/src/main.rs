@@ -20,7 +20,6 @@ mod limits;
 mod link;
 mod node;
 mod reason;
-#[allow(dead_code, reason = "the generators and `compare` use the rest")]
 mod report;
 #[cfg(test)]
 mod responder;

@@ -56,22 +56,6 @@ impl Histogram {
         self.count += 1;
     }
 
-    /// Adds all of another.
-    pub fn merge(&mut self, other: &Histogram) {
-        if other.count == 0 {
-            return;
-        }
-        if self.counts.len() < other.counts.len() {
-            self.counts.resize(other.counts.len(), 0);
-        }
-        self.counts.iter_mut().zip(&other.counts).for_each(|(mine, theirs)| *mine += theirs);
-        let least = other.nanoseconds_min;
-        self.nanoseconds_min = if self.count == 0 { least } else { self.nanoseconds_min.min(least) };
-        self.nanoseconds_max = self.nanoseconds_max.max(other.nanoseconds_max);
-        self.nanoseconds_sum += other.nanoseconds_sum;
-        self.count += other.count;
-    }
-
     /// How many there are.
     pub fn count(&self) -> u64 {
         self.count
@@ -232,26 +216,6 @@ mod tests {
         assert_eq!((histogram.quantile(500), histogram.max(), histogram.mean()), (None, None, None));
         histogram.record(Duration::MAX);
         assert_eq!(histogram.quantile(1).unwrap().as_nanos() as u64, NANOSECONDS_MAX);
-    }
-
-    #[test]
-    fn merging_is_as_if_all_had_come_to_one() {
-        let (mut one, mut other, mut both) = (Histogram::default(), Histogram::default(), Histogram::default());
-        for value in 0..2_000u64 {
-            let duration = Duration::from_micros(value * value);
-            if value % 3 == 0 {
-                one.record(duration)
-            } else {
-                other.record(duration)
-            }
-            both.record(duration);
-        }
-        one.merge(&other);
-        one.merge(&Histogram::default());
-        assert_eq!(one, both);
-        let mut fresh = Histogram::default();
-        fresh.merge(&both);
-        assert_eq!(fresh, both);
     }
 
     #[test]

@@ -227,16 +227,6 @@ impl Recorder {
         self.names.get(stage).copied().unwrap_or(OTHER)
     }
 
-    /// Nodes or exchanges that are done.
-    pub fn done(&self) -> u64 {
-        self.done
-    }
-
-    /// Those that have failed.
-    pub fn failed(&self) -> u64 {
-        self.failed
-    }
-
     /// Nodes that the scenario let die.
     pub fn died(&self) -> u64 {
         self.died.values().sum()
@@ -397,7 +387,7 @@ mod tests {
         recorder.ended(at(600), &end(0, Outcome::Done, 0, &spans));
         recorder.ended(at(600), &end(1, Outcome::Failed("late"), 0, &spans));
         recorder.ended(at(600), &end(2, Outcome::Died, 0, &spans));
-        assert_eq!((recorder.done(), recorder.failed(), recorder.died()), (1, 1, 1));
+        assert_eq!((recorder.done, recorder.failed, recorder.died()), (1, 1, 1));
         let report = recorder.into_report(Run::new("storm", Some(3), 1));
         let [dhcp, loader, image] = report.stages.as_slice() else { panic!("three stages") };
         assert_eq!((dhcp.latency.count(), loader.latency.count(), image.latency.count()), (1, 3, 0));
