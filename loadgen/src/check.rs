@@ -6,8 +6,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The kernel's neighbour table has room for so many entries beyond the nodes (servers, other machines).
 const NEIGHBOURS_BESIDES: u32 = 256;
-/// Descriptors of a node at its height: a connection and a UDP socket.
-const DESCRIPTORS_PER_NODE: u64 = 2;
+/// One node in so many has a UDP socket and a connection at the same time: the one is closed before the other is opened, but
+/// gone only with the driver's next turn.
+const NODES_BETWEEN_DESCRIPTORS: u64 = 8;
 /// Descriptors of the program itself.
 const DESCRIPTORS_BESIDES: u64 = 128;
 const CAP_NET_ADMIN: u64 = 12;
@@ -21,7 +22,7 @@ pub fn lacks(nodes: u32) -> Vec<String> {
     lacks.extend(capabilities(&status));
     // Only the first network namespace shows the limit, yet it holds for the sum of all on the host.
     lacks.extend(neighbours.and_then(|limit| neighbour_table(&limit, nodes)));
-    lacks.extend(descriptors(u64::from(nodes) * DESCRIPTORS_PER_NODE + DESCRIPTORS_BESIDES));
+    lacks.extend(descriptors(needed_descriptors(nodes.into())));
     lacks
 }
 
@@ -49,14 +50,19 @@ fn neighbour_table(limit: &str, nodes: u32) -> Option<String> {
     })
 }
 
-/// Raises the limit of open descriptors as far as allowed.
+/// Descriptors that a run needs at its height: a socket or a connection for each node.
+fn needed_descriptors(nodes: u64) -> u64 {
+    nodes + nodes / NODES_BETWEEN_DESCRIPTORS + DESCRIPTORS_BESIDES
+}
+
+/// Raises the limit of open descriptors: within the hard limit, or with it where the process may (CAP_SYS_RESOURCE).
 fn descriptors(needed: u64) -> Option<String> {
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= needed) {
         return None;
     }
-    let raised = Rlimit { current: limit.maximum.map(|maximum| maximum.min(needed)).or(Some(needed)), ..limit };
-    if raised.current.is_some_and(|current| current >= needed) && setrlimit(Resource::Nofile, raised).is_ok() {
+    let maximum = limit.maximum.map(|maximum| maximum.max(needed));
+    if setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum }).is_ok() {
         return None;
     }
     let maximum = limit.maximum.unwrap_or(u64::MAX);
