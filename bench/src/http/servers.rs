@@ -236,7 +236,8 @@ impl Peer {
             .replace("HOST", &address.ip().to_string())
             .replace("PORT", &address.port().to_string())
             .replace("FILES", &fleet.files(place).display().to_string());
-        let configuration = own.join("configuration");
+        // static-web-server reads only files that end so; the others do not mind.
+        let configuration = own.join("configuration.toml");
         fs::create_dir_all(&own)
             .and_then(|()| fs::write(&configuration, text))
             .map_err(|source| Error::File { path: configuration.clone(), source })?;
