@@ -10,6 +10,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("bootstorm-proto", &[]),
     ("bootstorm-snapshot", &[]),
     ("bootstorm-driver", &[]),
+    ("bootstorm-sandbox", &[]),
     ("bootstorm-journal", &["bootstorm-snapshot"]),
     ("bootstorm-content", &["bootstorm-snapshot"]),
     ("bootstorm-engine", &["bootstorm-proto", "bootstorm-snapshot", "bootstorm-journal", "bootstorm-content"]),
@@ -21,6 +22,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "bootstorm-journal",
             "bootstorm-snapshot",
             "bootstorm-driver",
+            "bootstorm-sandbox",
             "bootstorm-proto",
             "bootstorm-api",
         ],
@@ -42,7 +44,10 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
         ],
     ),
     ("bootstorm-agent", &["bootstorm-api", "bootstorm-snapshot"]),
-    ("bootstorm", &["bootstorm-rackd", "bootstorm-gateway", "bootstorm-controld", "bootstorm-api"]),
+    (
+        "bootstorm",
+        &["bootstorm-rackd", "bootstorm-gateway", "bootstorm-controld", "bootstorm-api", "bootstorm-sandbox"],
+    ),
     ("loadgen", &["bootstorm-proto", "bootstorm-driver", "bootstorm-api", "bootstorm-snapshot"]),
 ];
 
@@ -57,6 +62,7 @@ const RACK_SIDE: &[&str] = &[
     "bootstorm-content",
     "bootstorm-engine",
     "bootstorm-driver",
+    "bootstorm-sandbox",
     "bootstorm-rackd",
 ];
 
