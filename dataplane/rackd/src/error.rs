@@ -8,6 +8,9 @@ pub enum Error {
     /// Environment: the kernel gives no completion interface, or a socket could not be registered.
     #[error(transparent)]
     Driver(#[from] bootstorm_driver::Error),
+    /// Environment: the role cannot be confined.
+    #[error(transparent)]
+    Sandbox(#[from] bootstorm_sandbox::Error),
     /// Environment: the content store cannot be opened or written.
     #[error(transparent)]
     Content(#[from] bootstorm_content::Error),

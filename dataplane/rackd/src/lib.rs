@@ -29,6 +29,7 @@ mod budget;
 mod cache;
 mod clock;
 mod commits;
+mod confine;
 mod core;
 mod error;
 mod fill;
@@ -51,6 +52,7 @@ mod tftp;
 
 pub use bootstorm_api::role::Driver;
 pub use bootstorm_snapshot::Encoding;
+pub use confine::{Confined, confine, confine_serve};
 pub use error::Error;
 pub use rack::run;
 pub use serve::{ServeOptions, serve};

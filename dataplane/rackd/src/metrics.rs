@@ -6,6 +6,7 @@ use bootstorm_content::Store;
 use bootstorm_engine::{Counter as EngineCounter, Stats};
 use bootstorm_proto::dhcp::SERVER_PORT;
 use bootstorm_proto::tftp;
+use bootstorm_sandbox::Enforced;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -15,6 +16,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use crate::cache::Cache;
+use crate::confine::Confined;
 
 type Labels = [(&'static str, &'static str); 2];
 type Label = [(&'static str, &'static str); 1];
@@ -41,6 +43,8 @@ pub(crate) struct Metrics {
     pub(crate) evicted: Family<Label, Counter>,
     /// What the scrub has read and found.
     pub(crate) scrubbed: Family<Label, Counter>,
+    /// What confines the role.
+    sandbox: Family<Labels, Gauge>,
     engine: std::sync::Arc<EngineMetrics>,
 }
 
@@ -68,6 +72,7 @@ impl Metrics {
             content_full: Gauge::default(),
             evicted: Family::default(),
             scrubbed: Family::default(),
+            sandbox: Family::default(),
             engine: std::sync::Arc::default(),
             registry: Registry::default(),
         };
@@ -96,6 +101,7 @@ impl Metrics {
         );
         registry.register("content_evicted", "What was let go for room", metrics.evicted.clone());
         registry.register("content_scrubbed", "What was read again to find rot", metrics.scrubbed.clone());
+        registry.register("sandbox", "What confines the role, by how far it does", metrics.sandbox.clone());
         registry.register_collector(Box::new(std::sync::Arc::clone(&metrics.engine)));
         registry.register_collector(Box::new(StoreMetrics(store)));
         registry.register_collector(Box::new(ReceiveOverflow));
@@ -130,6 +136,17 @@ impl Metrics {
     /// A shard serves, with this backend of the driver.
     pub(crate) fn shard_serves(&self, backend: &'static str) {
         self.shards.get_or_create(&[("driver", backend)]).inc();
+    }
+
+    pub(crate) fn confined(&self, confined: Confined) {
+        for (part, enforced) in [("landlock", confined.0.landlock), ("seccomp", confined.0.seccomp)] {
+            let enforced = match enforced {
+                Enforced::Fully => "full",
+                Enforced::Partly => "part",
+                Enforced::Missing => "none",
+            };
+            self.sandbox.get_or_create(&[("part", part), ("enforced", enforced)]).set(1);
+        }
     }
 
     pub(crate) fn evicted(&self, what: &'static str, count: u64) {

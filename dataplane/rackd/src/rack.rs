@@ -16,6 +16,7 @@ use bootstorm_journal::{Journal, JournalThread, OnDamage};
 
 use crate::brain::JournalNews;
 use crate::clock::Clock;
+use crate::confine::Confined;
 use crate::core::{Shared, Sources};
 use crate::fill::Filler;
 use crate::gateway::{Routes, SnapshotThread, run_streams};
@@ -33,7 +34,8 @@ use crate::{Error, budget, limits, scrub};
 ///
 /// `descriptors` are those of [`Descriptor`]'s list for a rack: HTTP and TFTP once per interface and shard, DHCP, packet and
 /// ICMPv6 sockets once per interface at most. `peers` yields the gateway's stream, and again whenever it is a new one.
-/// What is under `config.data` is made if it is missing; no other process may have it open.
+/// What is under `config.data` is made if it is missing; no other process may have it open. `confined` shows that the caller's
+/// thread is ([`confine`](crate::confine)).
 ///
 /// # Errors
 /// An [`Error`] that says who can mend it. Everything that was promised to anybody is durable then as well.
@@ -41,6 +43,7 @@ pub fn run(
     config: RackConfig,
     descriptors: Vec<(Descriptor, OwnedFd)>,
     peers: Receiver<UnixStream>,
+    confined: Confined,
     stop: Stop,
 ) -> Result<(), Error> {
     let clock = Clock::start();
@@ -69,6 +72,7 @@ pub fn run(
 
     let cache = Arc::new(budget::make_cache(config.cache_bytes)?);
     let metrics = Arc::new(Metrics::new(store.clone(), Arc::clone(&cache)));
+    metrics.confined(confined);
     metrics.generation.set(i64::try_from(index.view().generation.0).unwrap_or(i64::MAX));
     let mtu = config.interfaces.iter().map(|interface| interface.mtu).min().unwrap_or(1500);
     let shared = Arc::new(Shared {

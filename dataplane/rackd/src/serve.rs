@@ -20,6 +20,7 @@ use bootstorm_snapshot::record;
 use bootstorm_snapshot::{ChunkName, Encoding, ImageId};
 
 use crate::clock::Clock;
+use crate::confine::Confined;
 use crate::core::{Shared, Sources};
 use crate::metrics::Metrics;
 use crate::rack::Team;
@@ -50,11 +51,13 @@ pub struct ServeOptions {
 
 /// Imports the files of a directory and serves them until `stop` is triggered. Nothing is answered before all is imported.
 ///
+/// `confined` shows that the caller's thread is ([`confine_serve`](crate::confine_serve)).
+///
 /// Symbolic links are followed to files inside the directory; those that leave it, or lead to directories, are refused.
 ///
 /// # Errors
 /// [`Error::Import`] for what cannot be served, and what the environment refuses.
-pub fn serve(options: ServeOptions, stop: Stop) -> Result<(), Error> {
+pub fn serve(options: ServeOptions, confined: Confined, stop: Stop) -> Result<(), Error> {
     let parent = options.store.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(Error::file("making directory", parent))?;
     let store = Store::open(&options.store)?;
@@ -74,9 +77,11 @@ pub fn serve(options: ServeOptions, stop: Stop) -> Result<(), Error> {
         shard.tftp.push(udp.into());
     }
     let cache = Arc::new(budget::make_cache(options.cache_bytes)?);
+    let metrics = Arc::new(Metrics::new(store.clone(), Arc::clone(&cache)));
+    metrics.confined(confined);
     let shared = Arc::new(Shared {
         index: ArcSwap::from_pointee(Index::of_files(files)),
-        metrics: Arc::new(Metrics::new(store.clone(), Arc::clone(&cache))),
+        metrics,
         cache,
         connections: Sources::new(limits::SERVE_CONNECTIONS_PER_SOURCE_MAX),
         transfers: Sources::new(limits::SERVE_TRANSFERS_PER_SOURCE_MAX),

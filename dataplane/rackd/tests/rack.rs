@@ -15,7 +15,7 @@ use bootstorm_api::role::{Descriptor, RackConfig, RackInterface};
 use bootstorm_content::{Packer, Store};
 use bootstorm_proto::tftp::client::{Client, Outcome, Output};
 use bootstorm_proto::tftp::wire::{Options, ReadRequest};
-use bootstorm_rackd::{Driver, Encoding, Error, ServeOptions, Stop, run, serve};
+use bootstorm_rackd::{Driver, Encoding, Error, ServeOptions, Stop, confine, confine_serve, run, serve};
 use bootstorm_snapshot::observation::ReadyResult;
 use bootstorm_snapshot::plan::{After, Deploy, DiskSelector, Network, Start};
 use bootstorm_snapshot::record::{Answer as BootAnswer, Boot, Environment, File, Record, Site, Unknown};
@@ -177,7 +177,10 @@ impl Rack {
         let (peers, receiver) = channel();
         let stop = Stop::new();
         let stopped = stop.clone();
-        let thread = std::thread::spawn(move || run(config, descriptors, receiver, stopped));
+        let thread = std::thread::spawn(move || {
+            let confined = confine(&config.data)?;
+            run(config, descriptors, receiver, confined, stopped)
+        });
         Rack { http: http_at, tftp: tftp_at, stop, peers, thread: Some(thread) }
     }
 
@@ -546,7 +549,11 @@ fn serving_by(
         ServeOptions { directory, http: vec![http], tftp: vec![tftp], store, encoding, cache_bytes: None, driver };
     let stop = Stop::new();
     let stopped = stop.clone();
-    (http_at, tftp_at, stop, std::thread::spawn(move || serve(options, stopped)))
+    let thread = std::thread::spawn(move || {
+        let confined = confine_serve(&options)?;
+        serve(options, confined, stopped)
+    });
+    (http_at, tftp_at, stop, thread)
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bootstorm_api::role::{Descriptor, RackConfig, RackInterface};
-use bootstorm_rackd::{Driver, Encoding, Error, ServeOptions, Stop, run, serve};
+use bootstorm_rackd::{Driver, Encoding, Error, ServeOptions, Stop, confine, confine_serve, run, serve};
 use bootstorm_snapshot::Mac;
 
 /// How long anything that must happen may take before a test says that it does not.
@@ -44,7 +44,10 @@ impl Role {
         };
         let stop = Stop::new();
         let stopped = stop.clone();
-        let thread = std::thread::spawn(move || serve(options, stopped));
+        let thread = std::thread::spawn(move || {
+            let confined = confine_serve(&options)?;
+            serve(options, confined, stopped)
+        });
         Role { http: http_at, tftp: tftp_at, stop, thread: Some(thread), _peers: None }
     }
 
@@ -75,7 +78,10 @@ impl Role {
         let (peers, receiver) = channel();
         let stop = Stop::new();
         let stopped = stop.clone();
-        let thread = std::thread::spawn(move || run(config, descriptors, receiver, stopped));
+        let thread = std::thread::spawn(move || {
+            let confined = confine(&config.data)?;
+            run(config, descriptors, receiver, confined, stopped)
+        });
         Role { http: http_at, tftp: tftp_at, stop, thread: Some(thread), _peers: Some(peers) }
     }
 
