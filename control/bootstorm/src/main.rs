@@ -3,6 +3,7 @@
 
 mod cli;
 mod config;
+mod confine;
 mod logging;
 mod role;
 mod serve;

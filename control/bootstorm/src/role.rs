@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use bootstorm_api::role::{Descriptor, RoleConfig, ToRole};
 use clap::ValueEnum;
 
+use crate::confine;
 use crate::supervisor::descriptors;
 
 /// Roles that are processes.
@@ -26,7 +27,7 @@ pub enum Name {
 /// Streams to the role at the other end of a pair that may wait to be taken.
 const STREAMS_WAITING: usize = 4;
 
-/// Runs a role until the supervisor closes its end of standard input; the importer until its source ends.
+/// Runs a role, confined to what it needs before its first thread is started, until the supervisor closes its end of standard input; the importer until its source ends.
 pub fn run(name: Name, options: Option<&str>) -> Result<(), String> {
     if name == Name::Importer {
         return importer(options);
@@ -43,17 +44,24 @@ pub fn run(name: Name, options: Option<&str>) -> Result<(), String> {
     match (name, config) {
         (Name::Rack, RoleConfig::Rack(config)) => rack(config, sockets, supervisor),
         (Name::Gateway, RoleConfig::Gateway(config)) => {
+            confine::gateway(&config)?;
             let listeners = sockets.into_iter().map(|(_, fd)| std::net::TcpListener::from(fd)).collect();
             tokio_role(supervisor, |streams, stop| async move {
                 bootstorm_gateway::run(config, listeners, streams, stop).await.map_err(|e| e.to_string())
             })
         }
-        (Name::Control, RoleConfig::Control(config)) => tokio_role(supervisor, |streams, stop| async move {
-            bootstorm_controld::run_control(config, streams, stop).await.map_err(|e| e.to_string())
-        }),
-        (Name::Bmc, RoleConfig::Bmc(config)) => tokio_role(supervisor, |streams, stop| async move {
-            bootstorm_controld::run_bmc(config, streams, stop).await.map_err(|e| e.to_string())
-        }),
+        (Name::Control, RoleConfig::Control(config)) => {
+            confine::control(&config)?;
+            tokio_role(supervisor, |streams, stop| async move {
+                bootstorm_controld::run_control(config, streams, stop).await.map_err(|e| e.to_string())
+            })
+        }
+        (Name::Bmc, RoleConfig::Bmc(config)) => {
+            confine::bmc(&config)?;
+            tokio_role(supervisor, |streams, stop| async move {
+                bootstorm_controld::run_bmc(config, streams, stop).await.map_err(|e| e.to_string())
+            })
+        }
         (name, _) => Err(format!("the configuration passed is not for the role {name:?}")),
     }
 }
@@ -116,11 +124,12 @@ fn rack(
     sockets: Vec<(Descriptor, OwnedFd)>,
     supervisor: UnixStream,
 ) -> Result<(), String> {
+    let confined = bootstorm_rackd::confine(&config.data).map_err(|error| error.to_string())?;
     let (streams, receiver) = std::sync::mpsc::sync_channel(STREAMS_WAITING);
     let stop = bootstorm_rackd::Stop::new();
     let stopping = stop.clone();
     listen(supervisor, move |stream| streams.send(stream).is_ok(), move || stopping.trigger())?;
-    bootstorm_rackd::run(config, sockets, receiver, stop).map_err(|error| error.to_string())
+    bootstorm_rackd::run(config, sockets, receiver, confined, stop).map_err(|error| error.to_string())
 }
 
 /// The importer: a filter from standard input to standard output.
@@ -128,6 +137,7 @@ fn importer(options: Option<&str>) -> Result<(), String> {
     use bootstorm_controld::importer::{ImportOptions, run_importer};
     let options = options.ok_or("the importer is started by control, which says what to do")?;
     let options = ImportOptions::from_argument(options).map_err(|error| error.to_string())?;
+    confine::importer()?;
     let source = std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| format!("standard input: {e}"))?;
     run_importer(&options, source.into(), std::io::stdout().lock()).map(drop).map_err(|error| error.to_string())
 }

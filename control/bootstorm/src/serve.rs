@@ -85,8 +85,14 @@ pub fn run(data: &Path, command: &Serve) -> Result<(), String> {
         },
     };
     let stop = bootstorm_rackd::Stop::new();
-    stop_on_signal(stop.clone())?;
-    bootstorm_rackd::serve(options, stop).map_err(|error| error.to_string())
+    let stop_on_signal = signals(stop.clone())?;
+    // Whatever thread is started from here on is confined too.
+    let confined = bootstorm_rackd::confine_serve(&options).map_err(|error| error.to_string())?;
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(stop_on_signal)
+        .map_err(|error| format!("cannot start a thread: {error}"))?;
+    bootstorm_rackd::serve(options, confined, stop).map_err(|error| error.to_string())
 }
 
 /// One socket for each worker, all of one SO_REUSEPORT group.
@@ -100,7 +106,8 @@ fn open<T>(
     all.map_err(|error| format!("cannot open {address}: {error}"))
 }
 
-fn stop_on_signal(stop: bootstorm_rackd::Stop) -> Result<(), String> {
+/// Takes signals from now on; what is returned waits for one and asks for the end.
+fn signals(stop: bootstorm_rackd::Stop) -> Result<impl FnOnce() + Send, String> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start the runtime: {error}"))?;
@@ -109,7 +116,7 @@ fn stop_on_signal(stop: bootstorm_rackd::Stop) -> Result<(), String> {
         let failed = |error: std::io::Error| format!("cannot take signals: {error}");
         (signal(SignalKind::interrupt()).map_err(failed)?, signal(SignalKind::terminate()).map_err(failed)?)
     };
-    let wait = move || {
+    Ok(move || {
         runtime.block_on(async {
             tokio::select! {
                 _ = interrupt.recv() => {}
@@ -117,10 +124,5 @@ fn stop_on_signal(stop: bootstorm_rackd::Stop) -> Result<(), String> {
             }
         });
         stop.trigger();
-    };
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(wait)
-        .map(drop)
-        .map_err(|e| format!("cannot start a thread: {e}"))
+    })
 }

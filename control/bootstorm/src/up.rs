@@ -47,6 +47,9 @@ pub enum StartError {
     /// The address of control is not understood.
     #[error("`{0}` is not an address of control; write unix:PATH or https://HOST:PORT")]
     ControlAddress(String),
+    /// The key of sealed values cannot be made.
+    #[error(transparent)]
+    Control(#[from] bootstorm_controld::Error),
     /// A role cannot be started.
     #[error("cannot start a role: {0}")]
     Role(#[from] std::io::Error),
@@ -147,6 +150,7 @@ pub async fn up(data: &Path, arguments: &[String], command: Up) -> Result<(), St
         return checked();
     }
     let _lock = prepare(data)?;
+    bootstorm_controld::prepare(data)?;
     let socket = data.join("control").join("racks.sock");
     let mut roles = control_roles(data, &config);
     roles.extend(rack_roles(&data.join("rack"), &config, served, ControlAddress::Unix { path: socket }, None)?);
@@ -160,6 +164,7 @@ pub async fn control(data: &Path, arguments: &[String], command: Control) -> Res
         return checked();
     }
     let _lock = prepare(data)?;
+    bootstorm_controld::prepare(data)?;
     run(data, &config, control_roles(data, &config), arguments, true).await
 }
 

@@ -119,6 +119,15 @@ pub async fn run_control_with(
     served
 }
 
+/// Makes what other roles must find when they start, which is the key of sealed values: the bmc role is confined to that file, so
+/// it must be there before.
+///
+/// # Errors
+/// [`Error::File`] if it can be neither read nor made.
+pub fn prepare(data: &Path) -> Result<()> {
+    Sealer::load_or_create(&data.join("master.key")).map(drop)
+}
+
 /// A control role that has been started, with its API not yet served.
 struct Running {
     control: Arc<Control>,

@@ -104,7 +104,12 @@ impl Supervisor<'_> {
         let role = self.roles.get(&name).ok_or_else(|| io::Error::other("no such role"))?;
         let (here, there) = UnixStream::pair()?;
         // The path that was started, not what may have been put in its place since.
-        let mut child = Command::new("/proc/self/exe")
+        let mut command = Command::new("/proc/self/exe");
+        if let RoleConfig::Control(control) = &role.config {
+            // SQLite's temporary files, elsewhere by default, must be where the role may write.
+            command.env("SQLITE_TMPDIR", control.data.join("control"));
+        }
+        let mut child = command
             .arg("role")
             .arg(word(name))
             .args(self.arguments)
