@@ -279,7 +279,7 @@ impl Player {
         live: &mut Live,
     ) -> Result<(Duration, Duration), Error> {
         if !self.listens {
-            self.submit(0, 0, Kind::Frames, Operation::ReceiveDatagrams { socket: self.packet });
+            self.submit(0, 0, Kind::Frames, Operation::ReceiveAhead { socket: self.packet });
             self.listens = true;
         }
         self.origin = Instant::now();

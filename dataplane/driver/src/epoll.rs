@@ -17,11 +17,14 @@ use crate::backend::{Backend, Handle, Table};
 use crate::buffer::Pool;
 use crate::completion::{Completion, Datagram, Event, Peer, WAKER_TOKEN};
 use crate::error::Error;
-use crate::limits::{COMPLETIONS_PER_TURN_MAX, EPOLL_GOES_MAX};
+use crate::limits::{AHEAD_BUFFERS, COMPLETIONS_PER_TURN_MAX, EPOLL_GOES_MAX};
 use crate::operation::{ConnectionId, Operation, OperationId, Refusal, Refused, Repeat, Token};
 use crate::slab::{Key, Slab};
 use crate::waker::Waker;
-use crate::work::{DATAGRAM_HEAD_BYTES, Slot, Work, accepted, datagram, receive_header, stream_flags, work};
+use crate::work::{
+    DATAGRAM_HEAD_BYTES, Looked, Slot, Work, accepted, checked, datagram, receive_ahead, receive_header,
+    receive_message, stream_flags, work,
+};
 use crate::{Config, Counters};
 
 /// What the waker's events carry; descriptors are never as large.
@@ -34,6 +37,9 @@ pub(crate) struct Epoll {
     streams: Rc<Pool>,
     /// The sizes reserved for name and control of received datagrams.
     receive_header: Box<libc::msghdr>,
+    /// Receivers that come ahead of the others, looked at in every turn.
+    ahead: Vec<Key>,
+    ahead_buffers: Rc<Pool>,
     /// Operations to try in this turn. A key may be there twice or be stale: then it finds nothing or is tried again.
     ready: Vec<Key>,
     /// Who waits for an edge, by descriptor number; bounded by the process's descriptors.
@@ -76,6 +82,8 @@ impl Epoll {
             datagrams: Pool::new(config.datagram_buffers, datagram_bytes),
             streams: Pool::new(config.stream_buffers, config.stream_buffer_bytes.next_multiple_of(64)),
             receive_header: receive_header(),
+            ahead: Vec::new(),
+            ahead_buffers: Pool::new(AHEAD_BUFFERS, datagram_bytes),
             ready: Vec::new(),
             waiting: Vec::new(),
             starved: Vec::new(),
@@ -95,6 +103,30 @@ impl Epoll {
             self.attempt(key, table, completions);
         }
         self.ready.extend(ready);
+    }
+
+    /// Looks at the sockets that come ahead of the others; where nothing more is there an edge is waited for.
+    fn look_ahead(&mut self, completions: &mut Vec<Completion>) {
+        let mut ahead = std::mem::take(&mut self.ahead);
+        ahead.retain(|&key| {
+            let Some(slot) = self.operations.get(key) else { return false };
+            if slot.is_ended() {
+                self.end(key, Event::Cancelled, completions);
+                return false;
+            }
+            let is_armed = slot.is_armed;
+            match receive_ahead(slot, &self.ahead_buffers, &self.receive_header, completions) {
+                Looked::Drained if !is_armed => self.block(key, Side::Read, completions),
+                Looked::Drained => {}
+                Looked::Paused => self.ready.push(key),
+                Looked::Failed(error) => {
+                    self.end(key, Event::Failed(error), completions);
+                    return false;
+                }
+            }
+            true
+        });
+        self.ahead = ahead;
     }
 
     /// Makes those ready that have waited for buffers or room, as far as there is some; and those that were cancelled meanwhile.
@@ -131,6 +163,8 @@ impl Epoll {
             Work::ReceiveDatagrams | Work::ReceiveConnected | Work::Receive(_) => {
                 return self.receive(key, completions);
             }
+            // An edge: the next look brings what is there.
+            Work::ReceiveAhead => return,
             Work::Accept => return self.accept(key, table, completions),
             Work::Connect(address) => {
                 // SAFETY: the address lives in the slot through the call and has the length given.
@@ -212,6 +246,7 @@ impl Epoll {
             Work::SendDatagram(_)
             | Work::SendConnected(_)
             | Work::ReceiveDatagrams
+            | Work::ReceiveAhead
             | Work::ReceiveConnected
             | Work::Receive(_)
             | Work::Accept
@@ -388,8 +423,9 @@ impl Backend for Epoll {
             let _ = rustix::io::ioctl_fionbio(&handle.fd, true);
         }
         let slot = Slot { token, handle, work: work(operation), is_cancelled: false, is_armed: false };
+        let is_ahead = matches!(slot.work, Work::ReceiveAhead);
         let Ok(key) = self.operations.insert(slot) else { unreachable!("there is room: checked above") };
-        self.ready.push(key);
+        if is_ahead { &mut self.ahead } else { &mut self.ready }.push(key);
         Ok(OperationId(key))
     }
 
@@ -418,6 +454,7 @@ impl Backend for Epoll {
         let most = before + COMPLETIONS_PER_TURN_MAX;
         loop {
             self.revive(table);
+            self.look_ahead(completions);
             self.try_ready(most, table, completions);
             let is_idle = completions.len() == before && self.ready.is_empty();
             let timeout = match deadline {
@@ -428,6 +465,9 @@ impl Backend for Epoll {
             self.collect(timeout, completions)?;
             // At once, not in the next turn: each turn is a system call.
             self.try_ready(most, table, completions);
+            if completions.len() == before {
+                self.look_ahead(completions);
+            }
             let handed = completions.len() - before;
             if handed > 0 || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 self.counters.completions += handed as u64;
@@ -449,36 +489,7 @@ impl Backend for Epoll {
     }
 }
 
-/// A length, or what the kernel says.
-fn checked(result: isize) -> io::Result<usize> {
-    usize::try_from(result).map_err(|_| io::Error::last_os_error())
-}
-
 fn send(fd: i32, bytes: &[u8], flags: i32) -> io::Result<usize> {
     // SAFETY: pointer and length are those of a slice.
     checked(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), flags | libc::MSG_DONTWAIT) })
-}
-
-/// Receives into a buffer laid out as a ring's: lengths, name, control, payload ([`DATAGRAM_HEAD_BYTES`]). Gives the bytes of
-/// the buffer that are filled.
-fn receive_message(fd: i32, start: *mut u8, room: usize, reserved: &libc::msghdr) -> io::Result<usize> {
-    let (name, control) = (reserved.msg_namelen, reserved.msg_controllen);
-    let mut header = *reserved;
-    // SAFETY: the buffer was lent to us with `room` bytes, more than `DATAGRAM_HEAD_BYTES`, which is the sum of 16 and the two
-    // lengths reserved; so name, control and payload lie in it one after the other.
-    let mut payload = unsafe {
-        header.msg_name = start.add(16).cast();
-        header.msg_control = start.add(16 + name as usize).cast();
-        libc::iovec { iov_base: start.add(DATAGRAM_HEAD_BYTES).cast(), iov_len: room - DATAGRAM_HEAD_BYTES }
-    };
-    header.msg_iov = &raw mut payload;
-    header.msg_iovlen = 1;
-    debug_assert_eq!(16 + name as usize + control, DATAGRAM_HEAD_BYTES);
-    // SAFETY: the header points to the buffer and to `payload`, which both live through the call.
-    let length = checked(unsafe { libc::recvmsg(fd, &raw mut header, libc::MSG_DONTWAIT) })?;
-    // As `io_uring_recvmsg_out`: lengths of name, control and payload, and flags.
-    let lengths = [header.msg_namelen, header.msg_controllen as u32, length as u32, header.msg_flags as u32];
-    // SAFETY: the first 16 bytes of the buffer are ours; unaligned writes need no more.
-    unsafe { start.cast::<[u32; 4]>().write_unaligned(lengths) };
-    Ok(DATAGRAM_HEAD_BYTES + length)
 }

@@ -310,9 +310,9 @@ impl Driver {
 
     fn handle_of(&self, operation: &Operation) -> Result<Handle, Refusal> {
         let handle = match operation {
-            Operation::ReceiveDatagrams { socket } | Operation::ReceiveConnected { socket } => {
-                self.table.socket(*socket)
-            }
+            Operation::ReceiveDatagrams { socket }
+            | Operation::ReceiveAhead { socket }
+            | Operation::ReceiveConnected { socket } => self.table.socket(*socket),
             Operation::SendDatagram(send) => self.table.socket(send.socket),
             Operation::Accept { listener } => self.table.listener(*listener),
             Operation::Receive { connection, .. }

@@ -24,6 +24,12 @@ pub const COMPLETION_FACTOR: u32 = 4;
 /// Completions that one `wait` hands over, so that one turn of a shard is bounded.
 pub const COMPLETIONS_PER_TURN_MAX: usize = 1_024;
 
+/// Datagrams of one socket that comes ahead of the others in one turn: a quarter of the turn.
+pub const AHEAD_PER_TURN_MAX: usize = 256;
+
+/// Buffers of sockets that come ahead of the others: two turns' worth.
+pub const AHEAD_BUFFERS: u16 = 512;
+
 /// Times in a row that the epoll backend receives or accepts for one operation before others have their turn.
 pub const EPOLL_GOES_MAX: usize = 32;
 
@@ -74,4 +80,5 @@ const _: () = assert!(CONTROL_BYTES >= 40 + 24 && CONTROL_BYTES.is_multiple_of(8
 const _: () = assert!(SUBMISSION_ENTRIES.is_power_of_two() && SUBMISSION_ENTRIES <= IN_FLIGHT_MAX);
 const _: () =
     assert!(ARENA_BYTES_MIN.is_multiple_of(ARENA_BLOCK_BYTES) && ARENA_BLOCK_BYTES.is_multiple_of(BUFFER_ALIGN));
+const _: () = assert!(AHEAD_BUFFERS.is_power_of_two() && AHEAD_PER_TURN_MAX * 2 <= COMPLETIONS_PER_TURN_MAX);
 const _: () = assert!(READ_BYTES_MAX.is_multiple_of(BUFFER_ALIGN));

@@ -66,6 +66,12 @@ pub enum Operation {
         /// From where.
         socket: SocketId,
     },
+    /// As [`Operation::ReceiveDatagrams`], ahead of everything else: the socket is looked at in every turn, and what is there
+    /// comes before all other completions. For the few sockets that must not wait behind thousands of busy ones.
+    ReceiveAhead {
+        /// From where.
+        socket: SocketId,
+    },
     /// As [`Operation::ReceiveDatagrams`], for a UDP socket with a peer: its datagrams come without sender, interface and
     /// destination, which costs less. One that fills the driver's buffer is marked as truncated.
     ReceiveConnected {
@@ -129,6 +135,7 @@ impl Operation {
     pub(crate) fn is_in_range(&self) -> bool {
         match self {
             Operation::ReceiveDatagrams { .. }
+            | Operation::ReceiveAhead { .. }
             | Operation::ReceiveConnected { .. }
             | Operation::Accept { .. }
             | Operation::Receive { .. } => true,

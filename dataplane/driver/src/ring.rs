@@ -20,13 +20,15 @@ use crate::buffer::Pool;
 use crate::completion::{Completion, Datagram, Event, Peer, WAKER_TOKEN};
 use crate::error::Error;
 use crate::limits::{
-    ALARM_AFTER_MIN, COMPLETION_FACTOR, COMPLETIONS_PER_TURN_MAX, DRAIN_MILLISECONDS_MAX, SUBMISSION_ENTRIES,
+    AHEAD_BUFFERS, ALARM_AFTER_MIN, COMPLETION_FACTOR, COMPLETIONS_PER_TURN_MAX, DRAIN_MILLISECONDS_MAX,
+    SUBMISSION_ENTRIES,
 };
 use crate::operation::{ConnectionId, Operation, OperationId, Refusal, Refused, Repeat, Token};
 use crate::slab::{Key, Slab};
 use crate::waker::Waker;
 use crate::work::{
-    DATAGRAM_HEAD_BYTES, DATAGRAMS, STREAMS, Slot, Work, accepted, datagram, receive_header, stream_flags, work,
+    DATAGRAM_HEAD_BYTES, DATAGRAMS, Looked, STREAMS, Slot, Work, accepted, datagram, receive_ahead, receive_header,
+    stream_flags, work,
 };
 use crate::{Config, Counters};
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
@@ -46,6 +48,10 @@ pub(crate) struct Ring {
     streams: Rc<Pool>,
     /// The sizes reserved for name and control of received datagrams. The kernel reads it when a receive is armed.
     receive_header: Box<libc::msghdr>,
+    /// Receivers that come ahead of the others. The ring only rings for them: a multishot receive would be given 32 datagrams
+    /// for each round of all sockets that are busy.
+    ahead: Vec<Key>,
+    ahead_buffers: Rc<Pool>,
     /// Operations to arm again at the next turn.
     resting: Vec<Key>,
     /// Receivers that wait for a buffer.
@@ -82,6 +88,8 @@ impl Ring {
             datagrams,
             streams,
             receive_header: receive_header(),
+            ahead: Vec::new(),
+            ahead_buffers: Pool::new(AHEAD_BUFFERS, datagram_bytes),
             resting: Vec::new(),
             starved: Vec::new(),
             paused: Vec::new(),
@@ -167,6 +175,34 @@ impl Ring {
         }
     }
 
+    /// Looks at the sockets that come ahead of the others; where nothing more is there the ring is to ring.
+    fn look_ahead(&mut self, completions: &mut Vec<Completion>) {
+        let mut ahead = std::mem::take(&mut self.ahead);
+        ahead.retain(|&key| {
+            let Some(slot) = self.operations.get(key) else { return false };
+            let is_armed = slot.is_armed;
+            if slot.is_ended() {
+                // An armed one ends when the kernel says so.
+                if !is_armed {
+                    completions.extend(self.end(key, Event::Cancelled));
+                }
+                return is_armed;
+            }
+            match receive_ahead(slot, &self.ahead_buffers, &self.receive_header, completions) {
+                Looked::Paused if !completions.is_empty() => {}
+                Looked::Drained | Looked::Paused if is_armed || self.arm(key) => {}
+                Looked::Drained | Looked::Paused => self.resting.push(key),
+                Looked::Failed(error) => {
+                    // Its ring may still ring, for nobody.
+                    completions.extend(self.end(key, Event::Failed(error)));
+                    return false;
+                }
+            }
+            true
+        });
+        self.ahead = ahead;
+    }
+
     /// Empties a slot: the operation's last completion.
     fn end(&mut self, key: Key, event: Event) -> Option<Completion> {
         let slot = self.operations.remove(key)?;
@@ -210,9 +246,9 @@ impl Ring {
         is_set
     }
 
-    fn reap(&mut self, table: &mut Table, completions: &mut Vec<Completion>) {
+    fn reap(&mut self, room: usize, table: &mut Table, completions: &mut Vec<Completion>) {
         let mut batch = std::mem::take(&mut self.batch);
-        batch.extend(self.ring.completion().take(COMPLETIONS_PER_TURN_MAX));
+        batch.extend(self.ring.completion().take(room));
         for entry in batch.drain(..) {
             match entry.user_data() {
                 NOTHING => {}
@@ -254,6 +290,12 @@ impl Ring {
                 }
                 if !has_more {
                     self.rest_or_end(key, may_rearm, completions);
+                }
+            }
+            Work::ReceiveAhead => {
+                // It has rung: the next look brings what is there.
+                if !may_rearm {
+                    completions.extend(self.end(key, Event::Cancelled));
                 }
             }
             Work::ReceiveConnected => {
@@ -401,8 +443,11 @@ impl Backend for Ring {
             return Err(Box::new(Refused { reason: Refusal::QueueFull, operation }));
         }
         let slot = Slot { token, handle, work: work(operation), is_cancelled: false, is_armed: false };
+        let is_ahead = matches!(slot.work, Work::ReceiveAhead);
         let Ok(key) = self.operations.insert(slot) else { unreachable!("there is room: checked above") };
-        if !self.arm(key) {
+        if is_ahead {
+            self.ahead.push(key);
+        } else if !self.arm(key) {
             self.resting.push(key);
         }
         Ok(OperationId(key))
@@ -432,11 +477,15 @@ impl Backend for Ring {
         let before = completions.len();
         loop {
             self.rearm(table, completions);
+            self.look_ahead(completions);
             let is_idle = completions.len() == before;
             // With something to hand over already, look only.
             let until = if is_idle { deadline } else { Some(Instant::now()) };
             self.enter(until)?;
-            self.reap(table, completions);
+            self.reap(COMPLETIONS_PER_TURN_MAX - (completions.len() - before), table, completions);
+            if completions.len() == before {
+                self.look_ahead(completions);
+            }
             let handed = completions.len() - before;
             if handed > 0 || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 self.counters.completions += handed as u64;
@@ -464,7 +513,9 @@ impl Drop for Ring {
         let deadline = Instant::now() + Duration::from_millis(DRAIN_MILLISECONDS_MAX);
         let mut table =
             Table { sockets: Slab::new(0), listeners: Slab::new(0), connections: Slab::new(0), files: Slab::new(0) };
-        let resting = self.resting.drain(..).chain(self.starved.drain(..));
+        let is_unarmed = |key: &Key| self.operations.get(*key).is_some_and(|slot| !slot.is_armed);
+        let ahead: Vec<Key> = self.ahead.drain(..).filter(is_unarmed).collect();
+        let resting = self.resting.drain(..).chain(self.starved.drain(..)).chain(ahead);
         for key in resting.chain(self.paused.drain(..).map(|(key, _)| key)).collect::<Vec<_>>() {
             self.operations.remove(key);
         }
@@ -476,7 +527,7 @@ impl Drop for Ring {
             if self.enter(Some(deadline)).is_err() {
                 break;
             }
-            self.reap(&mut table, &mut completions);
+            self.reap(COMPLETIONS_PER_TURN_MAX, &mut table, &mut completions);
             completions.clear();
         }
         if self.operations.len() > 0 {
@@ -492,6 +543,7 @@ fn entry(slot: &mut Slot, receive_header: &libc::msghdr) -> squeue::Entry {
     let fd = Fd(slot.handle.fd.as_raw_fd());
     match &mut slot.work {
         Work::ReceiveDatagrams => opcode::RecvMsgMulti::new(fd, receive_header, DATAGRAMS).build(),
+        Work::ReceiveAhead => opcode::PollAdd::new(fd, libc::POLLIN as u32).build(),
         Work::ReceiveConnected => opcode::RecvMulti::new(fd, DATAGRAMS).build(),
         Work::SendConnected(bytes) => {
             opcode::Send::new(fd, bytes.as_ptr(), length_of(bytes)).flags(libc::MSG_NOSIGNAL).build()

@@ -1,7 +1,8 @@
 //! What an operation in flight owns: the same for every backend.
 #![allow(unsafe_code)]
 
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -9,9 +10,9 @@ use io_uring::types::RecvMsgOut;
 use socket2::SockAddr;
 
 use crate::backend::{Handle, Table};
-use crate::buffer::{Buffer, Received};
+use crate::buffer::{Buffer, Pool, Received};
 use crate::completion::{Completion, Datagram, Event, Peer};
-use crate::limits::{CONTROL_BYTES, NAME_BYTES};
+use crate::limits::{AHEAD_PER_TURN_MAX, CONTROL_BYTES, NAME_BYTES};
 use crate::message::{self, Control};
 use crate::operation::{ConnectionId, Destination, More, Operation, Parts, Repeat, SendDatagram, Token};
 use crate::sys;
@@ -44,7 +45,7 @@ impl Slot {
     /// The buffer group that it receives into.
     pub(crate) fn group(&self) -> u16 {
         match self.work {
-            Work::ReceiveDatagrams | Work::ReceiveConnected => DATAGRAMS,
+            Work::ReceiveDatagrams | Work::ReceiveAhead | Work::ReceiveConnected => DATAGRAMS,
             _ => STREAMS,
         }
     }
@@ -53,6 +54,7 @@ impl Slot {
 /// What the operation is, and what of it the kernel may touch.
 pub(crate) enum Work {
     ReceiveDatagrams,
+    ReceiveAhead,
     /// From a connected socket, of which the kernel need not say who sent.
     ReceiveConnected,
     SendDatagram(Box<Message>),
@@ -126,6 +128,7 @@ impl Message {
 pub(crate) fn work(operation: Operation) -> Work {
     match operation {
         Operation::ReceiveDatagrams { .. } => Work::ReceiveDatagrams,
+        Operation::ReceiveAhead { .. } => Work::ReceiveAhead,
         Operation::ReceiveConnected { .. } => Work::ReceiveConnected,
         Operation::SendDatagram(SendDatagram {
             to: Destination::Connected,
@@ -196,6 +199,73 @@ pub(crate) fn datagram(received: Received, header: &libc::msghdr) -> Option<Data
     };
     let bytes = received.narrowed(DATAGRAM_HEAD_BYTES..DATAGRAM_HEAD_BYTES + length);
     Some(Datagram { bytes, peer, interface, destination, is_truncated })
+}
+
+/// How a look at a socket that comes ahead has ended.
+pub(crate) enum Looked {
+    /// Nothing more is there.
+    Drained,
+    /// More may be there.
+    Paused,
+    /// The kernel refuses.
+    Failed(io::Error),
+}
+
+/// Takes what is there for an operation that comes ahead of the others, at most [`AHEAD_PER_TURN_MAX`] datagrams.
+pub(crate) fn receive_ahead(
+    slot: &Slot,
+    pool: &Rc<Pool>,
+    header: &libc::msghdr,
+    completions: &mut Vec<Completion>,
+) -> Looked {
+    for _ in 0..AHEAD_PER_TURN_MAX {
+        let Some(index) = pool.lend() else { return Looked::Paused };
+        let received = receive_message(slot.handle.fd.as_raw_fd(), pool.start(index), pool.buffer_bytes(), header);
+        let length = match received {
+            Ok(length) => length,
+            Err(error) => {
+                pool.provide(index);
+                return match error.kind() {
+                    io::ErrorKind::WouldBlock => Looked::Drained,
+                    io::ErrorKind::Interrupted => Looked::Paused,
+                    _ => Looked::Failed(error),
+                };
+            }
+        };
+        if let Some(datagram) = datagram(pool.take(index, length), header) {
+            completions.push(Completion { token: slot.token, event: Event::Datagram(datagram), is_last: false });
+        }
+    }
+    Looked::Paused
+}
+
+/// A length, or what the kernel says.
+pub(crate) fn checked(result: isize) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Receives into a buffer laid out as a ring's: lengths, name, control, payload ([`DATAGRAM_HEAD_BYTES`]). Gives the bytes of
+/// the buffer that are filled.
+pub(crate) fn receive_message(fd: i32, start: *mut u8, room: usize, reserved: &libc::msghdr) -> io::Result<usize> {
+    let (name, control) = (reserved.msg_namelen, reserved.msg_controllen);
+    let mut header = *reserved;
+    // SAFETY: the buffer was lent to us with `room` bytes, more than `DATAGRAM_HEAD_BYTES`, which is the sum of 16 and the two
+    // lengths reserved; so name, control and payload lie in it one after the other.
+    let mut payload = unsafe {
+        header.msg_name = start.add(16).cast();
+        header.msg_control = start.add(16 + name as usize).cast();
+        libc::iovec { iov_base: start.add(DATAGRAM_HEAD_BYTES).cast(), iov_len: room - DATAGRAM_HEAD_BYTES }
+    };
+    header.msg_iov = &raw mut payload;
+    header.msg_iovlen = 1;
+    debug_assert_eq!(16 + name as usize + control, DATAGRAM_HEAD_BYTES);
+    // SAFETY: the header points to the buffer and to `payload`, which both live through the call.
+    let length = checked(unsafe { libc::recvmsg(fd, &raw mut header, libc::MSG_DONTWAIT) })?;
+    // As `io_uring_recvmsg_out`: lengths of name, control and payload, and flags.
+    let lengths = [header.msg_namelen, header.msg_controllen as u32, length as u32, header.msg_flags as u32];
+    // SAFETY: the first 16 bytes of the buffer are ours; unaligned writes need no more.
+    unsafe { start.cast::<[u32; 4]>().write_unaligned(lengths) };
+    Ok(DATAGRAM_HEAD_BYTES + length)
 }
 
 /// The sizes reserved for name and control of received datagrams.

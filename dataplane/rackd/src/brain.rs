@@ -131,7 +131,8 @@ impl Brain {
             let key = Key { slot, generation: 0 };
             for (kind, socket) in [(Kind::Dhcp, link.dhcp), (Kind::Solicitation, link.icmp6)] {
                 if let Some(socket) = socket {
-                    core.submit(token(kind, key), Operation::ReceiveDatagrams { socket });
+                    // Firmware gives up where DHCP waits behind the transfers of others.
+                    core.submit(token(kind, key), Operation::ReceiveAhead { socket });
                 }
             }
         }

@@ -77,7 +77,8 @@ impl Tftp {
         let Ok(slot) = u32::try_from(self.sockets.len()) else { return };
         self.sockets.push(socket);
         let token = token(Kind::TftpReceive, Key { slot, generation: REQUESTS });
-        core.submit(token, Operation::ReceiveDatagrams { socket });
+        // Firmware gives up where its first request waits behind the transfers of others.
+        core.submit(token, Operation::ReceiveAhead { socket });
     }
 
     /// Takes no new requests; transfers under way go on.

@@ -7,6 +7,7 @@ use std::num::NonZeroU16;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use bootstorm_driver::limits::{AHEAD_PER_TURN_MAX, COMPLETIONS_PER_TURN_MAX};
 use bootstorm_driver::socket::{self, Listener, Promiscuous, Udp};
 use bootstorm_driver::*;
 use bytes::Bytes;
@@ -72,15 +73,17 @@ fn connected(driver: &mut Driver) -> (ConnectionId, TcpStream) {
 #[test]
 fn datagrams_come_with_sender_interface_and_destination_and_go_with_a_source() {
     let mut driver = Driver::new(&small()).unwrap();
-    for wildcard in ["0.0.0.0:0", "[::]:0"] {
-        let wildcard: SocketAddr = wildcard.parse().unwrap();
+    let wildcards = ["0.0.0.0:0", "[::]:0"].map(|wildcard| wildcard.parse::<SocketAddr>().unwrap());
+    for (wildcard, is_ahead) in wildcards.into_iter().flat_map(|wildcard| [(wildcard, false), (wildcard, true)]) {
         let Ok(bound) = socket::udp(wildcard, &Udp::default()) else { continue };
         let port = socket::local_address(bound.as_fd()).unwrap().port();
         let host = if wildcard.is_ipv4() { "127.0.0.2" } else { "::1" }.parse().unwrap();
         let Ok(client) = UdpSocket::bind(SocketAddr::new(host, 0)) else { continue };
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         let socket = driver.add_socket(bound).unwrap();
-        submit(&mut driver, 1, Operation::ReceiveDatagrams { socket });
+        let receive =
+            if is_ahead { Operation::ReceiveAhead { socket } } else { Operation::ReceiveDatagrams { socket } };
+        submit(&mut driver, 1, receive);
         for round in 0..20u8 {
             client.send_to(&[round; 300], SocketAddr::new(host, port)).unwrap();
             let (peer, interface, to) = until(&mut driver, |completion| match completion.event {
@@ -110,6 +113,51 @@ fn datagrams_come_with_sender_interface_and_destination_and_go_with_a_source() {
         driver.remove_socket(socket);
         assert!(matches!(last(&mut driver, 1), Event::Cancelled));
     }
+}
+
+/// However many sockets are busy: the one that is ahead gives what it has first, and a bounded part of a turn.
+#[test]
+fn what_comes_ahead_waits_behind_nobody() {
+    const BUSY: u64 = 64;
+    let config = Config { in_flight_max: 128, sockets_max: 128, datagram_buffers: 1_024, ..small() };
+    let mut driver = Driver::new(&config).unwrap();
+    let client = UdpSocket::bind(loopback()).unwrap();
+    let mut open = |token, ahead: bool| {
+        let bound = socket::udp(loopback(), &Udp { receive_buffer_bytes: Some(4 << 20), ..Udp::default() }).unwrap();
+        let to = socket::local_address(bound.as_fd()).unwrap();
+        let socket = driver.add_socket(bound).unwrap();
+        let receive = if ahead { Operation::ReceiveAhead { socket } } else { Operation::ReceiveDatagrams { socket } };
+        (submit(&mut driver, token, receive), socket, to)
+    };
+    let busy: Vec<_> = (0..BUSY).map(|token| open(token + 100, false)).collect();
+    let (operation, socket, ahead) = open(1, true);
+    driver.wait(Some(Instant::now()), &mut Vec::new()).unwrap();
+    for round in 0..4u8 {
+        busy.iter().for_each(|(.., to)| assert_eq!(client.send_to(&[round], to).unwrap(), 1));
+    }
+    let sent: Vec<u16> = (0..300).collect();
+    sent.iter().for_each(|number| assert_eq!(client.send_to(&number.to_be_bytes(), ahead).unwrap(), 2));
+    let mut seen = Vec::new();
+    for most in [AHEAD_PER_TURN_MAX, sent.len() - AHEAD_PER_TURN_MAX] {
+        let mut completions = Vec::new();
+        driver.wait(Some(Instant::now()), &mut completions).unwrap();
+        assert!(completions.len() <= COMPLETIONS_PER_TURN_MAX);
+        let first = completions.into_iter().take_while(|completion| completion.token == 1);
+        let numbers = first.map(|completion| match completion.event {
+            Event::Datagram(datagram) => u16::from_be_bytes([datagram.bytes[0], datagram.bytes[1]]),
+            other => panic!("{other:?}"),
+        });
+        let before = seen.len();
+        seen.extend(numbers);
+        assert_eq!(seen.len() - before, most);
+    }
+    assert_eq!(seen, sent);
+    driver.cancel(operation);
+    assert!(matches!(last(&mut driver, 1), Event::Cancelled));
+    // Removed with its operation not yet looked at, it still ends.
+    submit(&mut driver, 2, Operation::ReceiveAhead { socket });
+    driver.remove_socket(socket);
+    assert!(matches!(last(&mut driver, 2), Event::Cancelled));
 }
 
 #[test]
