@@ -9,8 +9,9 @@ pub const NODES_MAX: u32 = 65_000;
 pub const SCRIPT_BYTES_MAX: usize = 64 << 10;
 /// Commands that one node executes before its scripts count as a loop that never ends.
 pub const SCRIPT_STEPS_MAX: u32 = 2_000;
-/// Scripts fetched one after the other without a pause between them before they count as a loop; real chains have a few.
-pub const SCRIPTS_WITHOUT_PAUSE_MAX: u32 = 32;
+/// Scripts fetched one after the other without a pause between them before they count as a loop; real chains have a few, the menu
+/// of Debian's installer 24.
+pub const SCRIPTS_WITHOUT_PAUSE_MAX: u32 = 100;
 /// Scripts that stand inside each other (`source`, menus, blocks).
 pub const SCRIPT_DEPTH_MAX: usize = 32;
 /// Variables of one node's scripts.

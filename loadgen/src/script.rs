@@ -198,7 +198,7 @@ impl Interpreter {
         match self {
             Interpreter::Ipxe(ipxe) => ipxe.take(from, text),
             Interpreter::Grub(grub) => grub.take(text),
-            Interpreter::Pxelinux(pxelinux) => pxelinux.take(text),
+            Interpreter::Pxelinux(pxelinux) => pxelinux.take(from, text),
         }
     }
 }
