@@ -1,5 +1,5 @@
-//! Follows iPXE scripts the way iPXE does, as far as boot servers use it: variables, labels, `||` and `&&`, and the
-//! commands that fetch, wait or start something.
+//! Follows iPXE scripts the way iPXE does, as far as boot servers use it: variables, labels, `||` and `&&`, menus, of which
+//! nobody chooses anything but what is proposed, and the commands that fetch, wait or start something.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,6 +19,8 @@ pub struct Ipxe {
     rest: Vec<(Condition, String)>,
     outcome: Outcome,
     base: Option<Location>,
+    /// The first item of the menu at hand that can be chosen.
+    first_item: Option<String>,
     command_line: String,
     has_kernel: bool,
     steps: u32,
@@ -51,6 +53,7 @@ impl Ipxe {
             rest: Vec::new(),
             outcome: Outcome::Success,
             base: None,
+            first_item: None,
             command_line: String::new(),
             has_kernel: false,
             steps: 0,
@@ -128,10 +131,34 @@ impl Ipxe {
             | "show" | "imgstat" | "autoboot-off" => success,
             "set" => {
                 let [key, value @ ..] = plain.as_slice() else { return Err("`set` without a name".to_owned()) };
-                if !self.variables.contains_key(*key) && self.variables.len() >= SCRIPT_VARIABLES_MAX {
-                    return Err("too many variables".to_owned());
+                self.assign((*key).to_owned(), value.join(" "))?;
+                success
+            }
+            "menu" => {
+                self.first_item = None;
+                success
+            }
+            "item" => {
+                // `item --gap` is a line that cannot be chosen; the label comes before the text.
+                if !arguments.contains(&"--gap") && self.first_item.is_none() {
+                    self.first_item = plain.first().map(|label| (*label).to_owned());
                 }
-                self.variables.insert((*key).to_owned(), value.join(" "));
+                success
+            }
+            "choose" => {
+                let default = arguments.windows(2).find(|pair| matches!(pair, ["--default" | "-d", _]));
+                let default = default.and_then(|pair| pair.get(1)).map(|label| (*label).to_owned());
+                let (Some(chosen), Some(setting)) = (default.or(self.first_item.take()), plain.last()) else {
+                    return answer(false);
+                };
+                self.assign((*setting).to_owned(), chosen)?;
+                success
+            }
+            "inc" => {
+                let key = plain.first().copied().unwrap_or_default().to_owned();
+                let by = plain.get(1).and_then(|number| number.parse::<u64>().ok()).unwrap_or(1);
+                let value = self.variables.get(&key).and_then(|value| value.parse::<u64>().ok()).unwrap_or(0);
+                self.assign(key, value.wrapping_add(by).to_string())?;
                 success
             }
             "clear" => {
@@ -170,6 +197,14 @@ impl Ipxe {
             comment if comment.starts_with('#') => success,
             other => Err(format!("command `{}` is not simulated", other.escape_debug())),
         }
+    }
+
+    fn assign(&mut self, key: String, value: String) -> Result<(), String> {
+        if !self.variables.contains_key(&key) && self.variables.len() >= SCRIPT_VARIABLES_MAX {
+            return Err("too many variables".to_owned());
+        }
+        self.variables.insert(key, value);
+        Ok(())
     }
 
     fn url(&self, arguments: &[&str]) -> Result<Location, String> {
@@ -251,7 +286,10 @@ fn without_options<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
         if !first.starts_with('-') || *first == "-" {
             break;
         }
-        let has_value = matches!(*first, "--name" | "-n" | "--timeout" | "-t" | "--drive" | "-d");
+        let has_value = matches!(
+            *first,
+            "--name" | "-n" | "--timeout" | "-t" | "--drive" | "-d" | "--default" | "--key" | "-k" | "--menu" | "-m"
+        );
         rest = if has_value { after.get(1..).unwrap_or_default() } else { after };
     }
     rest.to_vec()
@@ -301,6 +339,16 @@ mod tests {
         assert_eq!(looping.next(), Step::Sleep(Duration::from_secs(30)));
         looping.done(Outcome::Success);
         assert_eq!(looping.next(), Step::Sleep(Duration::from_secs(30)));
+    }
+
+    #[test]
+    fn what_a_menu_proposes_is_chosen() {
+        let menu = "#!ipxe\nset n 0\n:start\ninc n\nmenu Boot me\nitem --gap -- Systems\nitem --key d debian Debian\n\
+             item shell Shell\nchoose --timeout 3000 target && goto ${target} || goto start\n:shell\nshell\n\
+             :debian\nkernel /debian${n}\nboot\n";
+        assert_eq!(follow(menu).next(), Step::Fetch(What::Kernel, at("http://10.0.0.1:5248/debian1")));
+        let proposed = menu.replace("--timeout 3000", "--default shell --timeout 3000");
+        assert_eq!(follow(&proposed).next(), Step::Failed("script ended in `shell`".to_owned()));
     }
 
     #[test]
