@@ -140,6 +140,8 @@ pub struct Settings {
     pub sink: SinkChoice,
     /// What loaders are.
     pub loader: LoaderChoice,
+    /// The folder of GRUB's configuration; without it, the usual one of a loader of that name.
+    pub grub_prefix: Option<String>,
     /// When nodes give up.
     pub patience: Patience,
     /// The part of the nodes that vanish in the midst of their boot.
@@ -159,6 +161,7 @@ impl Default for Settings {
             bodies: Bodies::default(),
             sink: SinkChoice::default(),
             loader: LoaderChoice::default(),
+            grub_prefix: None,
             patience: Patience::default(),
             die: 0.0,
         }

@@ -111,6 +111,10 @@ struct Machines {
     /// What the machines take their loader for; `auto` goes by its file name.
     #[arg(long, value_enum, default_value = "auto")]
     loader: LoaderChoice,
+    /// The folder of GRUB's configuration, as built into the GRUB that is served; without this `/grub`, or what the loader's
+    /// name says of it (Debian's installer, grub-mknetdir).
+    #[arg(long, value_name = "PATH")]
+    grub_prefix: Option<String>,
     /// Time a machine has from power-on to its end, as `300` or `300s`.
     #[arg(long, value_name = "SECONDS", default_value = "300s")]
     deadline: Seconds,
@@ -224,6 +228,7 @@ impl Machines {
             bodies: self.bodies,
             sink: self.sink.0.clone(),
             loader: self.loader,
+            grub_prefix: self.grub_prefix.clone(),
             patience,
             die: self.die.map_or(0.0, |part| part.0),
         }

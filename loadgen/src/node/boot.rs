@@ -123,7 +123,7 @@ impl Node {
             chosen => return chosen,
         }
         let name = file.file_name();
-        let is_grub = ["grub", "shim"].iter().any(|start| name.starts_with(start));
+        let is_grub = ["grub", "shim", "bootnet"].iter().any(|start| name.starts_with(start));
         if is_grub || matches!(name, "core.elf" | "core.0" | "core.efi") {
             LoaderChoice::Grub
         } else if matches!(name, "pxelinux.0" | "lpxelinux.0" | "gpxelinux.0") {
@@ -154,7 +154,12 @@ impl Node {
                 self.speaker = Speaker::Grub;
                 let platform = if self.is_uefi() { "x86_64-efi" } else { "i386-pc" };
                 let variables = self.grub_variables(address);
-                self.script = Some(Interpreter::Grub(Box::new(Grub::new(from, platform, variables))));
+                self.script = Some(Interpreter::Grub(Box::new(Grub::new(
+                    from,
+                    platform,
+                    self.settings.grub_prefix.as_deref(),
+                    variables,
+                ))));
             }
             LoaderChoice::Pxelinux => {
                 self.speaker = Speaker::Pxelinux;

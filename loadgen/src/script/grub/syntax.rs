@@ -1,5 +1,5 @@
-//! The text of a GRUB configuration as commands: words with their quotes and variables, blocks, `if` and `menuentry`
-//! (GRUB manual §6.2, “Writing full configuration files directly”).
+//! The text of a GRUB configuration as commands: words with their quotes and variables, blocks, conditions, loops, functions
+//! and `menuentry` (GRUB manual §6.2, “Writing full configuration files directly”).
 
 use crate::limits::SCRIPT_DEPTH_MAX;
 
@@ -10,6 +10,19 @@ pub enum Statement {
     Command(Vec<Word>),
     /// `if … then … elif … else … fi`: the arms in order (condition, body), then what else.
     If(Vec<(Vec<Statement>, Vec<Statement>)>, Vec<Statement>),
+    /// `while … do … done`, or `until`: the condition and the body.
+    While {
+        /// What is looked at before each round.
+        condition: Vec<Statement>,
+        /// One round.
+        body: Vec<Statement>,
+        /// Whether it ends when the condition holds, instead of when it does not.
+        until: bool,
+    },
+    /// `for NAME in …; do … done`.
+    For(String, Vec<Word>, Vec<Statement>),
+    /// `function NAME { … }`.
+    Function(String, Vec<Statement>),
     /// `menuentry` or `submenu`: its arguments and what is in its braces.
     Entry(Vec<Word>, Vec<Statement>),
 }
@@ -77,8 +90,10 @@ impl Parser {
                     }
                     statements.push(match keyword.as_str() {
                         "if" => self.condition(depth)?,
+                        "while" | "until" => self.repetition(depth)?,
+                        "for" => self.each(depth)?,
+                        "function" => self.function(depth)?,
                         "menuentry" | "submenu" => self.entry(depth)?,
-                        "function" | "while" | "until" | "for" => return Err(format!("`{keyword}` is not simulated")),
                         _ => Statement::Command(self.words()),
                     });
                 }
@@ -113,18 +128,55 @@ impl Parser {
         }
     }
 
+    fn repetition(&mut self, depth: usize) -> Result<Statement, String> {
+        let until = self.keyword() == "until";
+        let condition = self.statements(&["do"], depth + 1)?;
+        self.expect("do")?;
+        let body = self.statements(&["done"], depth + 1)?;
+        self.expect("done")?;
+        Ok(Statement::While { condition, body, until })
+    }
+
+    fn each(&mut self, depth: usize) -> Result<Statement, String> {
+        self.keyword();
+        let name = self.keyword();
+        self.expect("in")?;
+        let words = self.words();
+        while self.tokens.get(self.at) == Some(&Token::End) {
+            self.at += 1;
+        }
+        self.expect("do")?;
+        let body = self.statements(&["done"], depth + 1)?;
+        self.expect("done")?;
+        Ok(Statement::For(name, words, body))
+    }
+
+    fn function(&mut self, depth: usize) -> Result<Statement, String> {
+        self.keyword();
+        let name = self.keyword();
+        Ok(Statement::Function(name, self.braces("function", depth)?))
+    }
+
     fn entry(&mut self, depth: usize) -> Result<Statement, String> {
         let words = self.words();
+        Ok(Statement::Entry(words, self.braces("menuentry", depth)?))
+    }
+
+    /// What is in the braces that follow; the first may stand on a line of its own.
+    fn braces(&mut self, of: &str, depth: usize) -> Result<Vec<Statement>, String> {
+        while self.tokens.get(self.at) == Some(&Token::End) {
+            self.at += 1;
+        }
         if self.tokens.get(self.at) != Some(&Token::Open) {
-            return Err("`menuentry` without `{`".to_owned());
+            return Err(format!("`{of}` without `{{`"));
         }
         self.at += 1;
         let body = self.statements(&[], depth + 1)?;
         if self.tokens.get(self.at) != Some(&Token::Close) {
-            return Err("`menuentry` without `}`".to_owned());
+            return Err(format!("`{of}` without `}}`"));
         }
         self.at += 1;
-        Ok(Statement::Entry(words, body))
+        Ok(body)
     }
 
     fn keyword(&mut self) -> String {
@@ -137,7 +189,7 @@ impl Parser {
     }
 
     fn expect(&mut self, keyword: &str) -> Result<(), String> {
-        if self.keyword() == keyword { Ok(()) } else { Err(format!("`if` without `{keyword}`")) }
+        if self.keyword() == keyword { Ok(()) } else { Err(format!("`{keyword}` is missing")) }
     }
 }
 
@@ -266,6 +318,18 @@ mod tests {
     }
 
     #[test]
+    fn loops_and_functions_have_their_bodies() {
+        let statements =
+            parse("function f {\n x $1\n}\nfor a in 1 $b; do\n y\ndone\nuntil [ c ]; do z; done\nf").unwrap();
+        assert!(matches!(&statements[0], Statement::Function(name, body) if name == "f" && body.len() == 1));
+        assert!(matches!(&statements[1], Statement::For(name, words, body)
+            if name == "a" && words.len() == 2 && body.len() == 1));
+        assert!(matches!(&statements[2], Statement::While { until: true, condition, body }
+            if condition.len() == 1 && body.len() == 1));
+        assert_eq!(statements.len(), 4);
+    }
+
+    #[test]
     fn what_is_not_closed_or_not_known_is_told() {
         for (text, told) in [
             ("if true; then x", "`if` without `fi`"),
@@ -273,7 +337,10 @@ mod tests {
             ("menuentry x { y", "`menuentry` without `}`"),
             ("echo 'x", "a quote is not closed"),
             ("}", "configuration has a stray `}` or keyword"),
-            ("function f { x }", "`function` is not simulated"),
+            ("function f { x", "`function` without `}`"),
+            ("if true; fi", "`then` is missing"),
+            ("while true; x", "`do` is missing"),
+            ("for x y; do z; done", "`in` is missing"),
         ] {
             assert_eq!(parse(text), Err(told.to_owned()), "{text}");
         }
