@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes what guests are installed from, in .lab, and keeps it until the script that made it changes:
 #
-#   prepare.sh packages    the Debian image; kernel, modules and loaders of the boot environment
+#   prepare.sh packages    the Debian image; kernel, modules and loaders of the boot environment; with a further word `trees`
+#                          other people's boot trees and servers too
 #   prepare.sh bootenv DIR the agent and the boot environment itself, packed by DIR/bootstorm
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -12,6 +13,7 @@ case ${1:-} in
 packages)
     tests/lab/bootenv-packages.sh $lab/bootenv-cloud cloud --reuse
     tests/lab/build-image.sh $lab/debian-12.raw --reuse
+    [ "${2:-}" != trees ] || tests/lab/trees.sh $lab/trees --reuse
     ;;
 bootenv)
     # shellcheck source=toolchain.sh

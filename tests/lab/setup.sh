@@ -12,7 +12,7 @@ packages=(
     # The boot environment: loaders and kernels are taken out of their packages, not installed.
     ipxe mmdebstrap kmod zstd xz-utils
     # The disk image, made without loop devices or mounts.
-    gdisk mtools dosfstools e2fsprogs grub-pc-bin grub-efi-amd64-bin fakeroot python3
+    gdisk mtools dosfstools e2fsprogs grub-common grub-pc-bin grub-efi-amd64-bin fakeroot python3
     # Networks of the lab and what logs in to the guests.
     iproute2 openssh-client curl tcpdump
     # A server of DHCP, DNS and TFTP that is not ours, for the load generators.

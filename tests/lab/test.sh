@@ -17,7 +17,7 @@ tests/lab/setup.sh
 
 # The image takes minutes of waiting for packages: it is built beside the compiler.
 mkdir -p .lab
-nice tests/lab/prepare.sh packages >.lab/packages.log 2>&1 &
+nice tests/lab/prepare.sh packages trees >.lab/packages.log 2>&1 &
 packages=$!
 trap 'kill "$packages" 2>/dev/null || true' EXIT
 
@@ -45,6 +45,12 @@ if ! wait "$packages"; then
     exit 1
 fi
 cat .lab/packages.log
+
+# Simulated machines against other people's servers and boot trees.
+step "trees"
+cargo build --quiet --package loadgen --bins
+tests/lab/as-root.sh cargo test --quiet --package bootstorm-tests --test conformance-trees -- \
+    --ignored --test-threads=2
 
 # From bare to running, released and again; kill -9 of control and rack; control away. Only the large image is left out:
 # it shows the same on more bytes.
