@@ -32,6 +32,39 @@ fn fetch(name: &str, line: &str, before: Before, file: &[u8], expected: &[u8]) -
     Err(format!("{name}: `{line}` got {} octets of {}, the first wrong one at {at}", got.len(), expected.len()))
 }
 
+/// Has wrk ask for a second, on eight connections that it keeps, and compares each body.
+fn load(name: &str, url: &str, file: &[u8]) -> Result<(), String> {
+    const SCRIPT: &str = "\
+local file = io.open('expected', 'rb')
+local expected = file:read('*a')
+file:close()
+wrong, right = 0, 0
+function response(status, headers, body)
+    if status == 200 and body == expected then right = right + 1 else wrong = wrong + 1 end
+end
+local threads = {}
+function setup(thread) table.insert(threads, thread) end
+function done(summary, latency, requests)
+    local errors = summary.errors
+    local lost = errors.connect + errors.read + errors.write + errors.status + errors.timeout
+    local out = io.open('out', 'w')
+    out:write(string.format('%d wrong, %d lost, %s', threads[1]:get('wrong'), lost,
+        threads[1]:get('right') > 0 and 'some right' or 'none right'))
+    out:close()
+end
+";
+    let directory = tempfile::tempdir().expect("directory");
+    let place = directory.path();
+    std::fs::write(place.join("expected"), file).expect("written");
+    std::fs::write(place.join("load.lua"), SCRIPT).expect("written");
+    let words = ["wrk", "-t", "1", "-c", "8", "-d", "1s", "-s", "load.lua", url].map(str::to_owned);
+    run_client(place, &words).map_err(|error| format!("{name}: wrk: {error}"))?;
+    match std::fs::read_to_string(place.join("out")) {
+        Ok(told) if told == "0 wrong, 0 lost, some right" => Ok(()),
+        told => Err(format!("{name}: wrk: {told:?}")),
+    }
+}
+
 fn served(files: &Path) -> Vec<(&'static str, Vec<u8>)> {
     // A length between blocks, a whole number of them, more than 65,535 of 512 octets, and one octet.
     let list = [
@@ -68,6 +101,7 @@ fn http_and_tftp_clients_bring_every_octet_home() {
         ] {
             check(fetch(name, &line, Before::Nothing, bytes, bytes));
         }
+        check(load(name, &url, bytes));
         // What is one octet long has no half.
         if bytes.len() > 1 {
             let middle = bytes.len() / 2;

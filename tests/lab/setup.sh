@@ -18,7 +18,7 @@ packages=(
     # A server of DHCP, DNS and TFTP that is not ours, for the load generators.
     dnsmasq-base
     # Clients that the byte path is tested with.
-    wget aria2 atftp tftp-hpa busybox
+    wget aria2 wrk atftp tftp-hpa busybox
 )
 
 # shellcheck source=/dev/null
