@@ -46,10 +46,10 @@ if ! wait "$packages"; then
 fi
 cat .lab/packages.log
 
-# Simulated machines against other people's servers and boot trees.
-step "trees"
+# Simulated machines against other people's servers and boot trees; firmware and loaders in guests against ours.
+step "trees and loaders"
 cargo build --quiet --package loadgen --bins
-tests/lab/as-root.sh cargo test --quiet --package bootstorm-tests --test conformance-trees -- \
+tests/lab/as-root.sh cargo test --quiet --package bootstorm-tests --test conformance-trees --test conformance-loaders -- \
     --ignored --test-threads=2
 
 # From bare to running, released and again; kill -9 of control and rack; control away. Only the large image is left out:
