@@ -60,6 +60,9 @@ pub const RACKS_MAX: usize = 1024;
 pub const RACK_QUEUE_FRAMES: usize = 64;
 /// Batches of observations of one rack waiting to be applied.
 pub const OBSERVATION_QUEUE_BATCHES: usize = 4;
+/// Observations that are written together: in a storm of leases what a commit costs is shared, and of the observations that make
+/// the most changes (five) so many still fit one commit.
+pub const OBSERVATIONS_COMMIT_MAX: usize = 768;
 /// Seconds for a rack's first message.
 pub const HELLO_SECONDS_MAX: u64 = 30;
 /// Seconds one frame may take to be written before the rack counts as gone.
@@ -87,3 +90,4 @@ const _: () = assert!(POWER_SECONDS_MAX < EFFECT_LEASE_SECONDS);
 const _: () = assert!(RACK_WAIT_SECONDS < EFFECT_LEASE_SECONDS as u64);
 const _: () = assert!(SEALED_BYTES_MAX <= bootstorm_api::limits::FRAME_BLOB_BYTES_MAX);
 const _: () = assert!(READY_SECONDS_DEFAULT <= READY_SECONDS_MAX);
+const _: () = assert!(OBSERVATIONS_COMMIT_MAX * 5 <= bootstorm_store::limits::CHANGES_MAX);

@@ -382,7 +382,12 @@ async fn apply(
     queue: mpsc::Sender<Vec<u8>>,
     mut link: Link,
 ) -> Result<()> {
-    while let Some(batch) = batches.recv().await {
+    while let Some(mut batch) = batches.recv().await {
+        // What has come while the last one was written is written together.
+        while batch.len() + OBSERVATIONS_BATCH_MAX <= limits::OBSERVATIONS_COMMIT_MAX {
+            let Ok(more) = batches.try_recv() else { break };
+            batch.extend(more);
+        }
         let through = observe::apply(&control, rack, batch, link).await?;
         if let Some(through) = through {
             link = Link::Settled;

@@ -118,9 +118,17 @@ impl Store for SqliteStore {
             true => site::bump_generation(&mut tx).await?,
             false => site::generation(&mut tx).await?,
         };
+        let mut leases = Vec::new();
         for one in changes {
-            change::apply(&mut tx, one, generation, now).await?;
+            match one {
+                Change::Lease(lease) => leases.push(lease),
+                other => {
+                    address::put_leases(&mut tx, &std::mem::take(&mut leases)).await?;
+                    change::apply(&mut tx, other, generation, now).await?;
+                }
+            }
         }
+        address::put_leases(&mut tx, &leases).await?;
         tx.commit().await?;
         Ok(Committed::Now(generation))
     }

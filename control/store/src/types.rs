@@ -63,7 +63,8 @@ pub enum Change {
     },
     /// A step of a boot trace; a second one of the same attempt and stage is ignored.
     Span(Span),
-    /// A rack has leased an address: it is noted over an older lease, never over a reservation.
+    /// A rack has leased an address: it is noted over an older lease, never over a reservation. Without a machine it is that of the
+    /// machine that has the interface.
     Lease(Address),
     /// A lease has ended.
     LeaseEnded {

@@ -750,6 +750,31 @@ async fn leases_never_take_a_reservation<S: Site>() {
     assert_eq!(store.generation().await.expect("read"), generation, "racks know their leases");
 }
 
+async fn a_lease_is_of_the_machine_that_has_its_interface<S: Site>() {
+    let site = S::new();
+    let store = site.open().await;
+    let (_, _, subnet) = network(&*store).await;
+    let machine = create(&*store, 1).await;
+    let own = machine.interfaces.first().expect("an interface").mac;
+    let lease = |text: &str, mac: Mac, machine| {
+        let address = address(subnet.id, text, AddressKind::Dhcp, 0);
+        Change::Lease(Address { mac: Some(mac), machine, until: Some(at(600)), ..address })
+    };
+    let leases = vec![
+        lease("10.0.0.7", own, None),
+        lease("10.0.0.8", mac(200), None),
+        lease("10.0.0.9", mac(201), Some(machine.id)),
+        lease("10.0.0.10", own, Some(machine_id(99))),
+    ];
+    store.commit(leases, None, at(2)).await.expect("noted");
+    let all = store.addresses(subnet.id, &Page::first(10)).await.expect("read");
+    let owners: Vec<_> = all.iter().map(|address| (address.ip, address.machine)).collect();
+    let (named, nobodys) = (Some(machine.id), None);
+    let [a, b, c, d] = ["10.0.0.7", "10.0.0.8", "10.0.0.9", "10.0.0.10"].map(ip);
+    assert_eq!(owners, [(a, named), (b, nobodys), (c, named), (d, nobodys)]);
+    assert!(all.iter().all(|address| address.until == Some(at(600)) && address.updated == at(1)), "{all:?}");
+}
+
 // Networks.
 
 async fn networks_are_checked_when_they_are_stored<S: Site>() {
@@ -1026,6 +1051,7 @@ macro_rules! every_test {
                 an_idempotency_key_names_one_operation_and_a_machine_has_one_at_a_time,
                 observations_are_applied_once_and_none_is_skipped,
                 leases_never_take_a_reservation,
+                a_lease_is_of_the_machine_that_has_its_interface,
                 networks_are_checked_when_they_are_stored,
                 addresses_are_given_once,
                 a_snapshot_is_of_one_generation_and_every_visible_change_moves_it,

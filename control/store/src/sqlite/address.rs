@@ -279,15 +279,26 @@ pub(super) async fn release(connection: &mut SqliteConnection, subnet: SubnetId,
     Ok(gone)
 }
 
-/// Notes a lease: over an older lease or a sighting, never over a reservation. A lease in a subnet that is gone
-/// is forgotten, one of a machine that is gone is nobody's.
-pub(super) async fn put_lease(connection: &mut SqliteConnection, lease: &Address) -> Result<()> {
+/// Notes leases in their order, in one statement: a storm brings thousands a second. Each goes over an older lease or a
+/// sighting, never over a reservation. One in a subnet that is gone is forgotten; one that names no machine is of the machine
+/// that has its interface, and one of a machine that is gone is nobody's.
+pub(super) async fn put_leases(connection: &mut SqliteConnection, leases: &[Address]) -> Result<()> {
+    if leases.is_empty() {
+        return Ok(());
+    }
+    let row = |lease: &Address| {
+        let (mac, machine) = (lease.mac.map(|mac| mac.to_string()), lease.machine.map(|id| id.to_string()));
+        (lease.subnet.0, number(lease.ip), mac, machine, lease.until.map(|until| until.0), lease.updated.0)
+    };
+    let rows = row::to_json("address", &leases.iter().map(row).collect::<Vec<_>>())?;
     let text = "INSERT INTO address (subnet, ip, kind, mac, machine, until, updated) \
-        SELECT $1, $2, $3, $4, (SELECT id FROM machine WHERE id = $5), $6, $7 WHERE EXISTS (SELECT 1 FROM subnet WHERE id = $1) \
+        SELECT value ->> 0, value ->> 1, 'dhcp', value ->> 2, \
+        CASE WHEN value ->> 3 IS NULL THEN (SELECT machine FROM interface WHERE mac = value ->> 2) \
+        ELSE (SELECT id FROM machine WHERE id = value ->> 3) END, \
+        value ->> 4, value ->> 5 FROM json_each($1) WHERE EXISTS (SELECT 1 FROM subnet WHERE id = value ->> 0) \
         ON CONFLICT (subnet, ip) DO UPDATE SET kind = excluded.kind, mac = excluded.mac, machine = excluded.machine, \
         until = excluded.until, updated = excluded.updated WHERE address.kind IN ('dhcp', 'discovered')";
-    let lease = Address { kind: AddressKind::Dhcp, ..lease.clone() };
-    bind(sqlx::query(text), &lease).execute(connection).await?;
+    sqlx::query(text).bind(rows).execute(connection).await?;
     Ok(())
 }
 

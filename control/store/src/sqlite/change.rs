@@ -82,7 +82,7 @@ pub(super) async fn apply(
             Ok(())
         }
         Change::Span(span) => put_span(connection, &span).await,
-        Change::Lease(lease) => address::put_lease(connection, &lease).await,
+        Change::Lease(lease) => address::put_leases(connection, &[lease]).await,
         Change::LeaseEnded { subnet, ip, mac } => address::end_lease(connection, subnet, ip, mac).await,
         Change::PutSecret { context, sealed } => site::put_secret(connection, &context, &sealed).await,
         Change::Log(entry) => put_log(connection, &entry).await,
