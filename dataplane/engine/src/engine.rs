@@ -282,6 +282,11 @@ impl Engine {
         self.spool.after(after, count, self.committed)
     }
 
+    /// Whether [`Engine::observations`] has so many after a number.
+    pub fn has_observations(&self, after: u64, count: usize) -> bool {
+        self.spool.has(after, count, self.committed)
+    }
+
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Time) {
         for address in self.leases.expire(now.monotonic, now.unix_seconds()) {

@@ -83,6 +83,13 @@ impl Spool {
         rest.take(count).map(|kept| kept.observation.clone()).collect()
     }
 
+    /// Whether so many durable observations have a number above `after`.
+    pub(crate) fn has(&self, after: u64, count: usize, committed: u64) -> bool {
+        let start = self.kept.partition_point(|kept| kept.observation.sequence <= after);
+        let last = (start + count).checked_sub(1).and_then(|last| self.kept.get(last));
+        count > 0 && last.is_some_and(|last| last.journal_sequence <= committed)
+    }
+
     /// All kept observations, oldest first.
     pub(crate) fn kept(&self) -> impl Iterator<Item = &Observation> {
         self.kept.iter().map(|kept| &kept.observation)

@@ -388,13 +388,17 @@ impl Brain {
         }
     }
 
-    /// Sends numbered observations in batches, as many as may be without acknowledgement.
+    /// Sends numbered observations in batches, as many as may be without acknowledgement. A batch that is not full waits for
+    /// the acknowledgement of those before it: what is noted of a storm's leases is then written together.
     fn send_observations(&mut self, core: &Core) {
         if self.stream.is_none() || !std::mem::take(&mut self.observations_due) {
             return;
         }
         let mut batch_max = OBSERVATIONS_BATCH_MAX;
         while self.sent_through.saturating_sub(self.acknowledged) < limits::OBSERVATIONS_IN_FLIGHT_MAX {
+            if self.sent_through > self.acknowledged && !self.engine.has_observations(self.sent_through, batch_max) {
+                return;
+            }
             let observations: Vec<Observation> = self.engine.observations(self.sent_through, batch_max);
             let Some(last) = observations.last().map(|last| last.sequence) else { return };
             if self.outbox.send(&ToGateway::Observations { observations }) {
