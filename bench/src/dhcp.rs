@@ -118,12 +118,14 @@ fn load(ground: &Ground<'_>, client: Client, kind: Kind, rate: f64) -> Result<(T
         eprintln!("bench: rack {server_cpu_seconds:.2} s, all roles {all:.2} s of CPU");
     }
     eprintln!(
-        "bench: {} at {rate:.0}/s by {}: {} of {}, {:.1} ms CPU a thousand",
+        "bench: {} at {rate:.0}/s by {}: {} of {}, {:.1} ms CPU a thousand; the client took {:.2} s in {:.2} s",
         kind.word(),
         client.word(),
         taken.done,
         taken.begun,
-        server_cpu_seconds / taken.done.max(1) as f64 * 1e6
+        server_cpu_seconds / taken.done.max(1) as f64 * 1e6,
+        taken.cpu_seconds,
+        taken.seconds
     );
     let sample = Sample {
         units: taken.done as f64,

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bootstorm_engine::Lease;
 use bootstorm_journal::{Journal, OnDamage};
+use bootstorm_snapshot::Mac;
 use bootstorm_tests::lab::process::{self, Process};
 use bootstorm_tests::lab::{Error, wait};
-use serde_json::Value;
 
 use super::clients::Client;
 use super::is_installed;
@@ -71,6 +72,9 @@ pub struct Prepared {
 /// The client whose lease is the first, as MAC address.
 const FIRST: u64 = 0x02_00_4c_00_00_00;
 
+/// By how much the leases outlive the one they are made from: none may end while its journal is made or measured.
+const RELOADED_SECONDS: u64 = 86_400;
+
 /// Makes it: one real lease is taken, and its record is repeated for others. `None` when the journal has no lease.
 ///
 /// # Errors
@@ -86,22 +90,13 @@ pub fn prepare(ground: &Ground<'_>, leases: u64) -> Result<Option<Prepared>, Err
     let failed = |error: bootstorm_journal::Error| Error::Environment(format!("{}: {error}", directory.display()));
     let (mut journal, recovered) = Journal::open_directory(&directory, OnDamage::Refuse).map_err(failed)?;
     let mut records: Vec<Vec<u8>> = recovered.records().map(|(_, record)| record.to_vec()).collect();
-    // A record is one octet of version and JSON.
-    let parsed = |record: &Vec<u8>| {
-        let (version, json) = record.split_first()?;
-        let value: Value = serde_json::from_slice(json).ok()?;
-        (value["record"] == "lease").then_some((*version, value))
-    };
-    let Some((version, mut lease)) = records.iter().find_map(parsed) else { return Ok(None) };
+    let Some(lease) = records.iter().find_map(|record| Lease::decode(record)) else { return Ok(None) };
     for number in 0..leases {
-        let [_, _, a, b, c, d, e, f] = (FIRST + number).to_be_bytes();
-        lease["mac"] = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}").into();
+        let [_, _, mac @ ..] = (FIRST + number).to_be_bytes();
         // Behind the servers' own addresses, and beyond what is leased to others: leases outlive changes of ranges.
         let address = u32::from(SERVER).wrapping_add(0x1000).wrapping_add(u32::try_from(number).unwrap_or(u32::MAX));
-        lease["address"] = std::net::Ipv4Addr::from(address).to_string().into();
-        let mut record = vec![version];
-        serde_json::to_writer(&mut record, &lease).map_err(|error| Error::Environment(error.to_string()))?;
-        records.push(record);
+        let until_unix_seconds = lease.until_unix_seconds + RELOADED_SECONDS;
+        records.push(Lease { mac: Mac(mac), address: address.into(), until_unix_seconds, ..lease }.encode());
     }
     journal.compact(&records).map_err(failed)?;
     Ok(Some(Prepared { data }))

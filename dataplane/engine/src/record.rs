@@ -93,6 +93,18 @@ impl Record {
     }
 }
 
+impl Lease {
+    /// The journal's payload of a lease: for tools that make or look at journals.
+    pub fn encode(&self) -> Vec<u8> {
+        encode_lease(self)
+    }
+
+    /// The lease of a journal's payload; `None` for any other record.
+    pub fn decode(payload: &[u8]) -> Option<Lease> {
+        payload.first().filter(|kind| **kind == LEASE).and_then(|_| decode_lease(payload))
+    }
+}
+
 fn encode_lease(lease: &Lease) -> Vec<u8> {
     let architecture = match lease.architecture {
         None => 0,
