@@ -19,6 +19,7 @@ use crate::index::Index;
 use crate::leases::{Asker, Lease, NoAddress};
 use crate::record::Record;
 use crate::spool::Worth;
+use crate::waiting::{Datagram, Half, Rank};
 use crate::{Time, limits};
 
 /// One request with everything that was found out about it.
@@ -51,11 +52,63 @@ impl<'a> Context<'a> {
 impl Engine {
     /// Takes a datagram that came to port 67 of an interface.
     pub fn handle_dhcp(&mut self, now: Time, interface: u32, from: IpAddr, delivery: Delivery, bytes: &[u8]) {
-        match self.answer_dhcp(now, interface, from, delivery, bytes) {
+        let outcome = match self.waiting.first() {
+            // Nobody overtakes those of its own rank.
+            Some(_) => match Request::parse(bytes) {
+                Ok(request) if self.waiting.is_behind(self.rank(Mac(request.client_hardware_address))) => Err(BUSY),
+                Ok(_) => self.answer_dhcp(now, interface, from, delivery, bytes),
+                Err(reason) => Err(reason.name()),
+            },
+            None => self.answer_dhcp(now, interface, from, delivery, bytes),
+        };
+        match outcome {
             Ok(()) => {}
+            Err(BUSY) if !self.is_stopped() => {
+                self.wait(now, Datagram { interface, from, delivery, bytes: bytes.to_vec() });
+            }
             Err(reason) => self.counters.add("dhcp_dropped", reason),
         }
         self.finish();
+    }
+
+    /// Answers those that have waited, as far as the journal has room now: to be called when it has committed something.
+    pub fn handle_waiting(&mut self, now: Time) {
+        while let Some(rank) = self.waiting.first()
+            && self.may_commit_for(rank)
+            && let Some((since, datagram)) = self.waiting.take()
+        {
+            let Datagram { interface, from, delivery, bytes } = datagram;
+            let outcome = match now.monotonic.saturating_sub(since) <= limits::WAITING_PATIENCE {
+                true => self.answer_dhcp(now, interface, from, delivery, &bytes),
+                false => Err("waited_too_long"),
+            };
+            if let Err(reason) = outcome {
+                self.counters.add("dhcp_dropped", reason);
+            }
+            self.finish();
+        }
+    }
+
+    /// Lets a request wait for room in the journal.
+    fn wait(&mut self, now: Time, datagram: Datagram) {
+        let Ok(request) = Request::parse(&datagram.bytes) else { return };
+        let mac = Mac(request.client_hardware_address);
+        let half = if request.message_type == MessageType::Discover { Half::First } else { Half::Second };
+        self.counters.add("dhcp", "waits");
+        if !self.waiting.add(now.monotonic, (self.rank(mac), half), mac, datagram) {
+            self.counters.add("dhcp_dropped", "waiting_full");
+        }
+    }
+
+    fn rank(&self, mac: Mac) -> Rank {
+        if self.index.is_known(mac) {
+            return Rank::Known;
+        }
+        match self.attempts.enrolment_of(mac).and_then(|who| self.attempts.get(who)) {
+            Some(state) if state.claim.is_some() || state.agent.is_some() => Rank::Redeeming,
+            Some(_) => Rank::Enrolled,
+            None => Rank::Unknown,
+        }
     }
 
     fn answer_dhcp(
@@ -356,11 +409,15 @@ impl Engine {
     }
 
     fn acknowledge(&mut self, now: Time, context: &Context<'_>, address: Ipv4Addr) -> Result<(), &'static str> {
-        if !(if context.known { self.may_commit() } else { self.may_commit_unknown() }) {
-            return self.confirm(now, context, address);
-        }
         let times = self.lease_times(context).ok_or("no_snapshot")?;
         let until_unix_seconds = now.unix_seconds() + u64::from(times.lease_seconds);
+        if self.is_repeated(context, address, until_unix_seconds) {
+            return self.acknowledge_again(now, context, address);
+        }
+        let rank = if context.known { Rank::Known } else { self.rank(context.mac) };
+        if !self.may_commit_for(rank) {
+            return self.confirm(now, context, address);
+        }
         let before = self.leases.holder(address).map(|lease| lease.mac);
         let lease = Lease {
             mac: context.mac,
@@ -394,12 +451,41 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether a client has just been given what it asks for: its request came twice, or it is the next loader's.
+    fn is_repeated(&self, context: &Context<'_>, address: Ipv4Addr, until_unix_seconds: u64) -> bool {
+        let said = architecture(context.client.architecture);
+        self.leases.holder(address).is_some_and(|lease| {
+            let age = until_unix_seconds.checked_sub(lease.until_unix_seconds);
+            (lease.mac, lease.subnet, lease.circuit) == (context.mac, context.subnet.id, context.circuit)
+                && age.is_some_and(|age| age <= limits::REPEATED_REQUEST_SECONDS)
+                && (said.is_none() || said == lease.architecture)
+        })
+    }
+
+    /// Gives a client its lease again as it is: at once, or together with the answer that waits for the disk. Nothing is written.
+    fn acknowledge_again(&mut self, now: Time, context: &Context<'_>, address: Ipv4Addr) -> Result<(), &'static str> {
+        let until = self.leases.holder(address).map_or(0, |lease| lease.until_unix_seconds);
+        let left = u32::try_from(until.saturating_sub(now.unix_seconds())).unwrap_or(u32::MAX);
+        self.leases.withdraw(context.subnet.id, context.mac);
+        if self.may_commit() {
+            self.trace_dhcp(now, context, address);
+        }
+        self.counters.add("dhcp", "ack_again");
+        let output = self.grant_for(context, MessageType::Ack, address, LeaseTimes::new(left))?;
+        if self.is_doubtful(address) {
+            self.promise(output)
+        } else {
+            self.emit(output)
+        }
+        Ok(())
+    }
+
     /// While nothing can be written, a client keeps what the disk has for certain, for the time that is left of it.
     fn confirm(&mut self, now: Time, context: &Context<'_>, address: Ipv4Addr) -> Result<(), &'static str> {
         let lease = self.leases.holder(address).filter(|lease| lease.mac == context.mac && !self.is_doubtful(address));
         let left = lease.map_or(0, |lease| lease.until_unix_seconds.saturating_sub(now.unix_seconds()));
         if left == 0 {
-            return Err("journal_busy");
+            return Err(BUSY);
         }
         self.counters.add("dhcp", "ack_unextended");
         let times = LeaseTimes::new(u32::try_from(left).unwrap_or(u32::MAX));
@@ -449,7 +535,7 @@ impl Engine {
             return Err("decline_not_held");
         }
         if !self.may_commit() {
-            return Err("journal_busy");
+            return Err(BUSY);
         }
         self.counters.add("dhcp", "decline");
         let detail = format!("{} says that {address} is in use by somebody else", context.mac);
@@ -482,7 +568,7 @@ impl Engine {
             return Err("release_not_held");
         }
         if !self.may_commit() {
-            return Err("journal_busy");
+            return Err(BUSY);
         }
         self.counters.add("dhcp", "release");
         self.end_lease(now, client_ip);
@@ -552,6 +638,9 @@ impl Engine {
         encode(&context.request, context.interface, &reply)
     }
 }
+
+/// The journal has more to write than it may have: the request waits until it has room.
+const BUSY: &str = "journal_busy";
 
 /// Whether a server without a record of the client may say nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

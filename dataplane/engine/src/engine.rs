@@ -16,6 +16,7 @@ use crate::leases::Leases;
 use crate::ndp::AdvertiseTo;
 use crate::record::{Record, RecordError};
 use crate::spool::{Spool, Worth};
+use crate::waiting::{Rank, Waiting};
 use crate::{Time, limits};
 
 /// What the engine must know of its rack; fixed for its life.
@@ -108,6 +109,8 @@ pub struct Stats {
     pub uncommitted: u64,
     /// Plan requests held open.
     pub held_plans: usize,
+    /// DHCP requests that wait for room in the journal.
+    pub waiting: usize,
 }
 
 /// The engine. The crate's documentation states its contract.
@@ -119,6 +122,7 @@ pub struct Engine {
     pub(crate) attempts: Attempts,
     pub(crate) spool: Spool,
     pub(crate) held_plans: HeldPlans,
+    pub(crate) waiting: Waiting,
     pub(crate) counters: Counters,
     pub(crate) advertised: BTreeMap<u32, (u64, u32)>,
     ready: VecDeque<Output>,
@@ -147,6 +151,7 @@ impl Engine {
             attempts: Attempts::default(),
             spool: Spool::default(),
             held_plans: HeldPlans::default(),
+            waiting: Waiting::default(),
             counters: Counters::default(),
             advertised: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -266,6 +271,7 @@ impl Engine {
     pub fn handle_journal_stopped(&mut self) {
         self.stopped = true;
         self.held.clear();
+        self.waiting = Waiting::default();
     }
 
     /// Control has applied observations through this number.
@@ -333,6 +339,7 @@ impl Engine {
             enrolments: self.attempts.enrolments(),
             uncommitted: self.submitted - self.committed,
             held_plans: self.held_plans.len(),
+            waiting: self.waiting.len(),
         }
     }
 
@@ -356,10 +363,10 @@ impl Engine {
         !self.stopped && records < limits::UNCOMMITTED_RECORDS_MAX && bytes < limits::UNCOMMITTED_BYTES_MAX
     }
 
-    /// As [`Engine::may_commit`], for a machine that nobody knows: it waits before known ones do.
-    pub(crate) fn may_commit_unknown(&self) -> bool {
+    /// As [`Engine::may_commit`], for a client of this rank: who is less known waits earlier.
+    pub(crate) fn may_commit_for(&self, rank: Rank) -> bool {
         let records = self.submitted - self.committed + self.batch.len() as u64;
-        self.may_commit() && records < limits::UNCOMMITTED_RECORDS_UNKNOWN_MAX
+        self.may_commit() && records < rank.uncommitted_records_max()
     }
 
     /// The lease of an address is durable as it is now only with the record added last. At most one is added by each

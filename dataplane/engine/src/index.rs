@@ -115,6 +115,11 @@ impl Index {
         self.view.reservations.get(&mac).filter(|reservation| reservation.subnet == subnet)
     }
 
+    /// Whether an interface is a machine's, or has a fixed address anywhere.
+    pub fn is_known(&self, mac: Mac) -> bool {
+        self.machines.contains_key(&mac) || self.view.reservations.contains_key(&mac)
+    }
+
     /// Whether an address is some interface's fixed one.
     pub fn is_reserved(&self, address: Ipv4Addr) -> bool {
         self.reserved.contains(&address)

@@ -33,6 +33,7 @@ pub struct Lease {
 struct Offer {
     address: Ipv4Addr,
     until: Duration,
+    circuit: Option<u64>,
 }
 
 /// Why no address was found.
@@ -70,6 +71,7 @@ pub(crate) struct Leases {
     offered: BTreeMap<Ipv4Addr, Mac>,
     offer_ends: BTreeSet<(Duration, SubnetId, Mac)>,
     quarantine: BTreeMap<Ipv4Addr, u64>,
+    /// Addresses that each relay circuit's unknown machines hold, and those that are offered to them.
     circuits: BTreeMap<u64, u32>,
     cursors: BTreeMap<SubnetId, Ipv4Addr>,
     /// Subnets without an address that nobody ever had, and until when no other is searched for.
@@ -127,34 +129,36 @@ impl Leases {
         };
         let known = self.by_client.get(&client).copied().or_else(|| self.offer_of(subnet.id, asker.mac));
         if let Some(address) = known.filter(|address| free(self, *address)) {
-            return self.offer(now, subnet.id, asker.mac, address);
+            return self.offer(now, subnet.id, asker, address);
         }
+        // An offer that is not free any more gives its part of the quota back.
+        self.withdraw(subnet.id, asker.mac);
         if let Some(circuit) = asker.circuit
             && self.circuits.get(&circuit).is_some_and(|count| *count >= limits::UNKNOWN_LEASES_PER_CIRCUIT_MAX)
         {
             return Err(NoAddress::Quota);
         }
         let offers_max = if asker.known { limits::OFFERS_MAX } else { limits::OFFERS_UNKNOWN_MAX };
-        if self.offers.len() >= offers_max && !self.offers.contains_key(&client) {
+        if self.offers.len() >= offers_max {
             return Err(NoAddress::TableFull);
         }
         let wish = asker.wish.filter(|address| free(self, *address));
         let wish = wish.filter(|address| self.has_room() || self.by_address.contains_key(address));
         if let Some(address) = wish {
-            return self.offer(now, subnet.id, asker.mac, address);
+            return self.offer(now, subnet.id, asker, address);
         }
         let fresh =
             if self.has_room() { self.search(now, subnet, |leases, address| free(leases, address)) } else { None };
         if let Some(address) = fresh {
             self.cursors.insert(subnet.id, address);
-            return self.offer(now, subnet.id, asker.mac, address);
+            return self.offer(now, subnet.id, asker, address);
         }
         // Those that ended first come first: the others may yet be asked for by whoever had them.
         let ended =
             self.ended.range((subnet.id, 0, Ipv4Addr::UNSPECIFIED)..=(subnet.id, u64::MAX, Ipv4Addr::BROADCAST));
         let mut ended = ended.map(|(.., address)| *address).take(limits::ADDRESS_SEARCH_MAX);
         match ended.find(|address| free(self, *address)) {
-            Some(address) => self.offer(now, subnet.id, asker.mac, address),
+            Some(address) => self.offer(now, subnet.id, asker, address),
             None if self.has_room() => Err(NoAddress::Exhausted),
             None => Err(NoAddress::TableFull),
         }
@@ -187,13 +191,14 @@ impl Leases {
     }
 
     /// Keeps an address for a client for a short time.
-    pub(crate) fn offer(
+    fn offer(
         &mut self,
         now: Duration,
         subnet: SubnetId,
-        mac: Mac,
+        asker: Asker,
         address: Ipv4Addr,
     ) -> Result<Ipv4Addr, NoAddress> {
+        let Asker { mac, circuit, .. } = asker;
         self.withdraw(subnet, mac);
         if self.offers.len() >= limits::OFFERS_MAX {
             return Err(NoAddress::TableFull);
@@ -202,7 +207,10 @@ impl Leases {
         if let Some(lease) = self.by_address.get(&address) {
             self.ended.remove(&(lease.subnet, lease.until_unix_seconds, address));
         }
-        self.offers.insert((subnet, mac), Offer { address, until });
+        // Who has a lease already is counted by it.
+        let circuit = circuit.filter(|_| self.holder(address).is_none());
+        self.count(circuit);
+        self.offers.insert((subnet, mac), Offer { address, until, circuit });
         self.offered.insert(address, mac);
         self.offer_ends.insert((until, subnet, mac));
         Ok(address)
@@ -212,6 +220,7 @@ impl Leases {
     pub(crate) fn withdraw(&mut self, subnet: SubnetId, mac: Mac) {
         if let Some(offer) = self.offers.remove(&(subnet, mac)) {
             self.offer_ends.remove(&(offer.until, subnet, mac));
+            self.discount(offer.circuit);
             if self.offered.get(&offer.address) == Some(&mac) {
                 self.offered.remove(&offer.address);
             }
@@ -235,9 +244,7 @@ impl Leases {
             self.ended.insert((lease.subnet, lease.until_unix_seconds, lease.address));
         } else {
             self.ends.insert((lease.until_unix_seconds, lease.address));
-            if let Some(circuit) = lease.circuit {
-                *self.circuits.entry(circuit).or_default() += 1;
-            }
+            self.count(lease.circuit);
         }
         self.by_client.insert(client, lease.address);
         self.by_address.insert(lease.address, lease);
@@ -258,7 +265,17 @@ impl Leases {
             return;
         }
         self.ends.remove(&(lease.until_unix_seconds, lease.address));
-        if let Some(circuit) = lease.circuit
+        self.discount(lease.circuit);
+    }
+
+    fn count(&mut self, circuit: Option<u64>) {
+        if let Some(circuit) = circuit {
+            *self.circuits.entry(circuit).or_default() += 1;
+        }
+    }
+
+    fn discount(&mut self, circuit: Option<u64>) {
+        if let Some(circuit) = circuit
             && let Some(count) = self.circuits.get_mut(&circuit)
         {
             *count = count.saturating_sub(1);
@@ -427,12 +444,36 @@ mod tests {
             wish: None,
         };
         let mut refused = 0;
-        for n in 0..20_000 {
+        for n in 0..limits::OFFERS_MAX as u32 {
             refused += u32::from(leases.choose(Duration::ZERO, &subnet, stranger(n), |_| false).is_err());
         }
-        assert_eq!(refused as usize, 20_000 - limits::OFFERS_UNKNOWN_MAX);
+        assert_eq!(refused as usize, limits::OFFERS_MAX - limits::OFFERS_UNKNOWN_MAX);
         assert!(leases.choose(Duration::ZERO, &subnet, asker(1, None), |_| false).is_ok());
         assert!(leases.choose(Duration::ZERO, &subnet, stranger(0), |_| false).is_ok(), "its offer is renewed");
+    }
+
+    #[test]
+    fn t7_offers_count_for_a_circuit_s_quota_as_leases_do() {
+        let mut subnet = subnet(1, 1);
+        subnet.dynamic = vec![Ipv4Range { first: Ipv4Addr::new(10, 0, 0, 1), last: Ipv4Addr::new(10, 0, 0, 254) }];
+        let mut leases = Leases::default();
+        let behind = |n: u8, circuit: u64| Asker {
+            mac: Mac([2, 2, 0, 0, circuit as u8, n]),
+            known: false,
+            circuit: Some(circuit),
+            wish: None,
+        };
+        let max = limits::UNKNOWN_LEASES_PER_CIRCUIT_MAX as u8;
+        for n in 0..max {
+            assert!(leases.choose(Duration::ZERO, &subnet, behind(n, 1), |_| false).is_ok());
+        }
+        let (again, more) = (behind(0, 1), behind(max, 1));
+        assert_eq!(leases.choose(Duration::ZERO, &subnet, more, |_| false), Err(NoAddress::Quota));
+        assert!(leases.choose(Duration::ZERO, &subnet, again, |_| false).is_ok(), "its offer is the same");
+        assert!(leases.choose(Duration::ZERO, &subnet, behind(0, 2), |_| false).is_ok(), "another port");
+        leases.expire(limits::OFFER_LIFE, 0);
+        assert!(leases.circuits.is_empty());
+        assert!(leases.choose(limits::OFFER_LIFE, &subnet, more, |_| false).is_ok(), "the offers have ended");
     }
 
     #[test]

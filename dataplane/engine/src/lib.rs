@@ -12,6 +12,8 @@
 //! [`Engine::recover`] is given the journal's records and knows all of it again, except the claims' own octets: a claim not
 //! yet redeemed is replaced by a new one when its machine asks again.
 //!
+//! What would write more than the journal has room for waits, known machines before others: [`Engine::handle_waiting`].
+//!
 //! # Rules of a machine's way (`design.md` §5, threat model T3)
 //! - The first GET of a script mints a claim; until it is redeemed the same one is given again.
 //! - While an agent of the machine speaks, its script carries no claim; after 30 s of silence a claim stands for the
@@ -36,6 +38,7 @@ mod record;
 pub mod script;
 mod spool;
 mod time;
+mod waiting;
 
 pub use agent::{Answer, Refusal, Report, Request};
 pub use boot::ScriptRequest;

@@ -3,7 +3,8 @@
 use core::time::Duration;
 
 /// Offers open at a time. An offer is a promise of 30 s to a MAC address that anybody may invent (threat model T7).
-pub const OFFERS_MAX: usize = 16_384;
+/// So many are asked for by a hall of machines that comes back from a power cut; each takes about 250 octets.
+pub const OFFERS_MAX: usize = 1 << 17;
 /// Offers open to machines that nobody knows: the rest is for known ones without a fixed address.
 pub const OFFERS_UNKNOWN_MAX: usize = OFFERS_MAX / 4 * 3;
 /// How long an offered address is kept for the client: longer than any firmware waits before its Request.
@@ -45,10 +46,24 @@ pub const SPOOL_MINOR_PERCENT_MAX: usize = 75;
 
 /// Records handed to the journal and not yet durable. At this number requests that need one are refused or dropped.
 pub const UNCOMMITTED_RECORDS_MAX: u64 = 4096;
+/// The same for machines in enrolment that have been given a claim.
+pub const UNCOMMITTED_RECORDS_REDEEMING_MAX: u64 = UNCOMMITTED_RECORDS_MAX / 8 * 7;
+/// The same for others in enrolment.
+pub const UNCOMMITTED_RECORDS_ENROLLED_MAX: u64 = UNCOMMITTED_RECORDS_MAX / 4 * 3;
 /// Records not yet durable at which machines that nobody knows are left waiting, so that known ones are not (T7).
 pub const UNCOMMITTED_RECORDS_UNKNOWN_MAX: u64 = UNCOMMITTED_RECORDS_MAX / 2;
 /// Octets handed to the journal and not yet durable.
 pub const UNCOMMITTED_BYTES_MAX: usize = 32 << 20;
+
+/// DHCP requests that wait for room in the journal, one for each client: three times the largest storm that is measured.
+pub const WAITING_MAX: usize = 1 << 15;
+/// Octets of them: half a kilobyte each, which is what firmware sends.
+pub const WAITING_BYTES_MAX: usize = 16 << 20;
+/// How long a request waits: UEFI waits 8 s after its second try, and what it sends then takes this one's place.
+pub const WAITING_PATIENCE: Duration = Duration::from_secs(8);
+/// Seconds within which the same Request again is answered from the lease that it has got, without writing anything: what is
+/// sent again, and the next loader of the same boot.
+pub const REPEATED_REQUEST_SECONDS: u64 = 10;
 
 /// Records after which a batch goes to the journal between two decisions. One decision adds a handful at most.
 pub const BATCH_RECORDS: usize = 256;
@@ -60,6 +75,9 @@ pub const CA_PEM_BYTES_MAX: usize = 64 << 10;
 /// Characters of a text that goes into a script.
 pub const SCRIPT_TEXT_MAX: usize = 200;
 
+const _: () =
+    assert!(REPEATED_REQUEST_SECONDS < 60 / 2, "the shortest lease is renewed after half of 60 s, and extended then");
+const _: () = assert!(WAITING_PATIENCE.as_secs() < OFFER_LIFE.as_secs(), "who waits must not lose its offer");
 const _: () = assert!(UNCOMMITTED_RECORDS_MAX < bootstorm_journal::limits::QUEUE_REQUESTS_MAX as u64);
 const _: () = assert!(UNCOMMITTED_BYTES_MAX < bootstorm_journal::limits::QUEUE_BYTES_MAX);
 const _: () = assert!(BATCH_RECORDS * 2 <= bootstorm_journal::limits::BATCH_RECORDS_MAX);

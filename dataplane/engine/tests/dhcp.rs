@@ -412,17 +412,78 @@ fn unknown_machines_wait_for_the_disk_before_known_ones_do() {
     view.put(Record::Subnet(Subnet { dynamic, ..subnet }));
     let mut rack = Rack::new(view);
     rack.prompt = false;
-    let ask = |rack: &mut Rack, mac| {
-        let (offer, _) = rack.answer(at(0), &discover(mac)).expect("an offer");
-        let select = Say { requested: Some(offer.your_ip), server: Some(RACK), ..say(MessageType::Request, mac) };
+    let select =
+        |mac, requested| Say { requested: Some(requested), server: Some(RACK), ..say(MessageType::Request, mac) };
+    let macs: Vec<Mac> = (0..3_000).map(stranger).collect();
+    let offered = macs.iter().map(|mac| rack.answer(at(0), &discover(*mac)).expect("an offer").0.your_ip);
+    for (mac, address) in macs.iter().zip(offered.collect::<Vec<_>>()) {
+        assert_eq!(rack.hear(at(0), &select(*mac, address)), []);
+    }
+    let (acks, waiting) = (rack.engine.count("dhcp", "ack"), rack.engine.stats().waiting as u64);
+    assert!(waiting > 1_000 && acks + waiting == 3_000, "{acks} promised, {waiting} wait");
+    let (offer, _) = rack.answer(at(0), &discover(mac(1))).expect("an offer");
+    rack.hear(at(0), &select(mac(1), offer.your_ip));
+    assert_eq!(rack.engine.count("dhcp", "ack"), acks + 1, "a known one is taken");
+    // A stranger's Discover waits behind those that have an offer; sent again it has one place, and so has its Request.
+    let late = discover(stranger(9_000));
+    (0..3).for_each(|_| assert_eq!(rack.hear(at(0), &late), []));
+    assert_eq!(rack.engine.stats().waiting as u64, waiting + 1);
+    let mut answers = 0;
+    while rack.engine.stats().waiting > 0 || rack.engine.stats().uncommitted > 0 {
+        rack.commit();
+        rack.engine.handle_waiting(at(1));
+        answers += rack.drain().len();
+    }
+    assert_eq!(answers, 3_000 + 1 + 1, "each of them, the known one, and the late one's offer");
+    assert_eq!(rack.engine.count("dhcp_dropped", "journal_busy"), 0);
+}
+
+#[test]
+fn who_has_waited_beyond_its_patience_is_not_answered() {
+    let mut rack = Rack::new(networks());
+    rack.prompt = false;
+    let wide = vec![Ipv4Range { first: [10, 0, 16, 0].into(), last: [10, 0, 63, 255].into() }];
+    rack.publish(at(0), |view| {
+        let subnet = view.subnets[&SubnetId(1)].clone();
+        view.put(Record::Subnet(Subnet { dynamic: wide, ..subnet }));
+    });
+    for n in 0..2_000 {
+        let (offer, _) = rack.answer(at(0), &discover(stranger(n))).unwrap_or_else(|| panic!("an offer for {n}"));
+        let select =
+            Say { requested: Some(offer.your_ip), server: Some(RACK), ..say(MessageType::Request, stranger(n)) };
         rack.hear(at(0), &select);
-    };
-    (0..3_000).for_each(|n| ask(&mut rack, stranger(n)));
-    let busy = rack.engine.count("dhcp_dropped", "journal_busy");
-    assert!(busy > 1_000, "{busy}");
-    ask(&mut rack, mac(1));
-    assert_eq!(rack.engine.count("dhcp_dropped", "journal_busy"), busy, "a known one is taken");
-    let acks = rack.engine.count("dhcp", "ack");
+        if rack.engine.stats().waiting > 0 {
+            break;
+        }
+    }
+    assert_eq!(rack.engine.stats().waiting, 1);
     rack.commit();
-    assert_eq!(rack.drain().len() as u64, acks, "each that was promised, and no other");
+    rack.drain();
+    rack.engine.handle_waiting(at(8_001));
+    assert_eq!((rack.drain(), rack.engine.stats().waiting), (vec![], 0));
+    assert_eq!(rack.engine.count("dhcp_dropped", "waited_too_long"), 1);
+}
+
+#[test]
+fn a_request_again_is_answered_from_the_lease_and_writes_nothing() {
+    let mut rack = Rack::new(networks());
+    rack.prompt = false;
+    let (offer, _) = rack.answer(at(0), &discover(mac(40))).expect("an offer");
+    let (again, _) = rack.answer(at(500), &discover(mac(40))).expect("an offer");
+    assert_eq!(offer.your_ip, again.your_ip, "the same offer");
+    let select = Say { requested: Some(offer.your_ip), server: Some(RACK), ..say(MessageType::Request, mac(40)) };
+    assert_eq!(rack.hear(at(1_000), &select), [], "not durable yet");
+    let written = rack.journal.len();
+    assert_eq!(rack.hear(at(2_000), &select), [], "nor is it for who asks again");
+    assert_eq!(rack.journal.len(), written);
+    rack.commit();
+    assert_eq!(rack.drain().len(), 2, "each is answered when it is");
+    let (ack, _) = rack.answer(at(6_000), &select).expect("at once");
+    assert_eq!((ack.your_ip, ack.lease_seconds), (offer.your_ip, Some(595)), "what is left of 600 s");
+    assert_eq!((rack.journal.len(), rack.engine.count("dhcp", "ack_again")), (written, 2));
+    let renew = Say { client_ip: offer.your_ip, delivery: Delivery::Unicast, ..say(MessageType::Request, mac(40)) };
+    assert_eq!(rack.hear(at(60_000), &renew), [], "a renewal is written");
+    assert!(rack.journal.len() > written);
+    let another = Say { requested: Some(offer.your_ip), server: Some(RACK), ..say(MessageType::Request, mac(41)) };
+    assert_eq!(rack.kind(at(61_000), &another), Some(MessageType::Nak), "it is nobody else's");
 }

@@ -284,6 +284,7 @@ impl Brain {
         self.compacting &= !news.compaction_ended;
         if let Some(committed) = news.committed {
             self.engine.handle_committed(committed.last_sequence);
+            self.engine.handle_waiting(core.time);
             self.commits.committed(committed.last_sequence);
             self.observations_due = true;
         }

@@ -192,6 +192,7 @@ impl Collector for EngineMetrics {
             ("enrolments", stats.enrolments as u64),
             ("uncommitted", stats.uncommitted),
             ("held_plans", stats.held_plans as u64),
+            ("dhcp_waiting", stats.waiting as u64),
         ];
         for (table, value) in tables {
             ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX))
