@@ -68,7 +68,7 @@ pub const TFTP_WINDOW_BLOCKS_MAX: u16 = 64;
 pub const TFTP_UNPROVEN_SENDS_MAX: u32 = 3;
 /// Octets to a peer that has not acknowledged anything (three first blocks of the default size).
 pub const TFTP_UNPROVEN_BYTES_MAX: usize = 1_548;
-/// Sends of one window without progress before the peer counts as gone.
+/// Sends of one window without progress; then only the peer's own repetition brings another.
 pub const TFTP_RESENDS_MAX: u32 = 6;
 /// First guess of the retransmission time, before any round trip was measured.
 pub const TFTP_RETRANSMIT_FIRST: Duration = Duration::from_millis(1_000);
@@ -76,8 +76,11 @@ pub const TFTP_RETRANSMIT_FIRST: Duration = Duration::from_millis(1_000);
 pub const TFTP_RETRANSMIT_MIN: Duration = Duration::from_millis(200);
 /// Longest retransmission time.
 pub const TFTP_RETRANSMIT_MAX: Duration = Duration::from_secs(8);
-/// Time every transfer has, whatever its size.
-pub const TFTP_DEADLINE_BASE: Duration = Duration::from_secs(60);
+/// Silence after which a peer counts as gone: UEFI repeats itself six times, 4 s apart, and in a storm what it says may wait in
+/// queues for seconds. Giving up sooner would leave it talking to a closed port until it gives up, too.
+pub const TFTP_SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Time every transfer has, whatever its size: a storm of ten thousand takes minutes on a small rack.
+pub const TFTP_DEADLINE_BASE: Duration = Duration::from_secs(300);
 /// Octets a second below which a transfer is hopeless; with the base it makes the deadline of a whole transfer.
 pub const TFTP_RATE_BYTES_PER_SECOND_MIN: u64 = 64 * 1_024;
 /// Octets of the text in an error packet.

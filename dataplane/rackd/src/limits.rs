@@ -14,6 +14,12 @@ pub const CROWDED_CONNECTIONS: usize = 500;
 /// Chunks of one quantum: those of a disk image are two at most, only very short ones are more.
 pub const QUANTUM_PARTS_MAX: usize = 64;
 
+// ---- The driver of a shard
+/// Sockets: one of each transfer, and those of the interfaces.
+pub const SOCKETS_MAX: u32 = TRANSFERS_MAX as u32 + 256;
+/// Operations in flight: a receive and a send of each socket, and of each connection a receive, a send and room for their end.
+pub const IN_FLIGHT_MAX: u32 = 65_536;
+
 // ---- HTTP
 /// Connections of one shard.
 pub const CONNECTIONS_MAX: u32 = 8_192;
@@ -44,8 +50,8 @@ pub const ANSWER_REQUEST_BYTES_MAX: usize = 1 << 10;
 pub const ANSWERS_BYTES_MAX: usize = 4 << 20;
 
 // ---- TFTP
-/// Transfers of one shard.
-pub const TRANSFERS_MAX: usize = 2_048;
+/// Transfers of one shard: ten thousand machines that were switched on together, on a rack with a single one.
+pub const TRANSFERS_MAX: usize = 10_240;
 /// Transfers of one source address over all shards (threat model, TFTP).
 pub const TRANSFERS_PER_SOURCE_MAX: u32 = 16;
 /// Transfers of one source address under `serve`.
@@ -56,7 +62,7 @@ pub const TFTP_OVERHEAD_BYTES: u16 = 32;
 // ---- Queues between threads
 /// Messages that wait for a shard. Replies are fewer than its connections and transfers; requests for scripts and the
 /// gateway's requests share the rest.
-pub const SHARD_MAIL_MAX: usize = 16_384;
+pub const SHARD_MAIL_MAX: usize = 20_480;
 /// Questions that wait for the thread that reads and verifies content.
 pub const READER_QUEUE_MAX: usize = 16_384;
 /// Messages that wait for the thread that fills the content store; each may hold one attachment of 1 MiB.
@@ -154,6 +160,7 @@ const _: () = assert!(ANSWER_BYTES_MAX * 8 <= ANSWERS_BYTES_MAX);
 const _: () = assert!(CACHE_SHARE_MAX >= 2 && CACHE_SHARE >= CACHE_SHARE_MAX);
 const _: () = assert!(QUANTUM_BYTES == snapshot::CHUNK_RAW_BYTES as u64);
 const _: () = assert!(CONNECTIONS_MAX as usize + TRANSFERS_MAX < SHARD_MAIL_MAX);
+const _: () = assert!(SOCKETS_MAX * 2 + CONNECTIONS_MAX * 3 < IN_FLIGHT_MAX);
 const _: () = assert!(CONTENT_LOW_PERCENT < CONTENT_HIGH_PERCENT && CONTENT_HIGH_PERCENT < 100);
 const _: () = assert!(CONNECTIONS_RESERVE * 4 <= CONNECTIONS_MAX as usize);
 const _: () = assert!(

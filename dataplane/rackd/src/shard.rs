@@ -100,7 +100,13 @@ fn run(
         role::Driver::Uring => Choice::Uring,
         role::Driver::Epoll => Choice::Epoll,
     };
-    let config = Config { connections_max: limits::CONNECTIONS_MAX, choice, ..Config::default() };
+    let config = Config {
+        in_flight_max: limits::IN_FLIGHT_MAX,
+        sockets_max: limits::SOCKETS_MAX,
+        connections_max: limits::CONNECTIONS_MAX,
+        choice,
+        ..Config::default()
+    };
     let mut driver = Driver::new(&config)?;
     stop.register(driver.waker());
     let mut listeners = Vec::new();

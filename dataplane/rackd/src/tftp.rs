@@ -153,8 +153,14 @@ impl Tftp {
                 return;
             }
         };
-        if self.peers.contains_key(&peer) {
-            return core.shared.metrics.dropped("tftp", "repeated_request");
+        if let Some(key) = self.peers.get(&peer).copied() {
+            let session = self.transfers.find(key);
+            let transfer = session.and_then(|session| session.transfer.as_ref());
+            // One that has said nothing for so long has not got what we sent: it begins anew.
+            if transfer.is_none_or(|transfer| transfer.is_proven() || !transfer.is_out_of_sends()) {
+                return core.shared.metrics.dropped("tftp", "repeated_request");
+            }
+            self.remove(core, key);
         }
         let bound = core.driver.socket_address(socket).map(|address| address.ip());
         let local = bound.filter(|address| !address.is_unspecified()).or(datagram.destination);

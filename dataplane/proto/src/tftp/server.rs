@@ -111,7 +111,7 @@ pub enum Outcome {
     Complete,
     /// The client ended it; `OptionRefused` after an option acknowledgement is a question for the size, and no fault.
     Aborted(ErrorCode),
-    /// No acknowledgement after all resends.
+    /// No acknowledgement for [`limits::TFTP_SILENCE_MAX`].
     PeerSilent,
     /// The deadline of the whole transfer passed.
     TooSlow,
@@ -157,6 +157,7 @@ pub struct Transfer {
     resent_for_duplicate: bool,
     proven: bool,
     sends_without_progress: u32,
+    progress_at: Monotonic,
     round_trip: RoundTrip,
     /// When the packets now out were first sent; `None` once they were sent again (Karn's rule).
     sent_at: Option<Monotonic>,
@@ -199,6 +200,7 @@ impl Transfer {
             resent_for_duplicate: false,
             proven: false,
             sends_without_progress: 0,
+            progress_at: now,
             round_trip: RoundTrip::new(agreed.timeout_seconds),
             sent_at: None,
             resend_at: now,
@@ -263,6 +265,7 @@ impl Transfer {
         self.proven = true;
         self.state = State::Sending;
         self.sends_without_progress = 0;
+        self.progress_at = now;
         self.resent_for_duplicate = false;
         if let Some(sent_at) = self.sent_at.take() {
             self.round_trip.measured(now.saturating_sub(sent_at));
@@ -279,8 +282,15 @@ impl Transfer {
 
     /// The last block acknowledged is acknowledged again: under windows the client says that the first block of the window
     /// is missing (RFC 7440 §4). One block at a time it says nothing, and answering it would double every packet from then
-    /// on (RFC 1123 §4.2.3.1), so only the timer resends.
+    /// on (RFC 1123 §4.2.3.1), so only the timer resends. When that has no sends left, the client's timer is what is left.
     fn handle_duplicate(&mut self, now: Monotonic) -> Result<(), DropReason> {
+        if self.proven && self.is_out_of_sends() {
+            self.progress_at = now;
+            self.send(now);
+            self.sent_at = None;
+            self.resend_at = now + limits::TFTP_SILENCE_MAX;
+            return Ok(());
+        }
         if self.window_blocks == 1 || self.resent_for_duplicate || !self.proven {
             return Err(DropReason::Stale);
         }
@@ -303,13 +313,22 @@ impl Transfer {
     }
 
     fn resend(&mut self, now: Monotonic) {
-        let sends_max = if self.proven { limits::TFTP_RESENDS_MAX } else { limits::TFTP_UNPROVEN_SENDS_MAX };
-        if self.sends_without_progress >= sends_max {
-            self.finish(Outcome::PeerSilent);
+        if self.is_out_of_sends() {
+            let silent = self.progress_at + limits::TFTP_SILENCE_MAX;
+            match now >= silent {
+                true => self.finish(Outcome::PeerSilent),
+                false => self.resend_at = silent,
+            }
             return;
         }
         self.send(now);
         self.sent_at = None;
+    }
+
+    /// Whether nothing more goes out until the peer says something.
+    pub fn is_out_of_sends(&self) -> bool {
+        let sends_max = if self.proven { limits::TFTP_RESENDS_MAX } else { limits::TFTP_UNPROVEN_SENDS_MAX };
+        self.sends_without_progress >= sends_max
     }
 
     /// Queues the option acknowledgement or the window after the last acknowledged block.
@@ -570,10 +589,38 @@ mod tests {
             transfer.handle_timeout(now);
             match transfer.poll_output() {
                 Some(Output::Finished(outcome)) => break outcome,
-                _ => sends += 1,
+                Some(Output::Blocks(_)) => sends += 1,
+                Some(Output::Control(_)) | None => {}
             }
         };
         assert_eq!((sends, outcome), (limits::TFTP_RESENDS_MAX, Outcome::PeerSilent));
+        assert_eq!(last, at(10) + limits::TFTP_SILENCE_MAX);
+    }
+
+    #[test]
+    fn a_client_that_repeats_itself_late_is_answered_and_one_that_is_silent_is_not() {
+        for window_blocks in [None, Some(8)] {
+            let options = Options { window_blocks, block_bytes: Some(1_468), ..Options::default() };
+            let mut transfer = transfer(1 << 20, options);
+            transfer.poll_output();
+            transfer.handle_datagram(at(10), PEER, &ack(0)).unwrap();
+            while !transfer.is_out_of_sends() {
+                assert!(matches!(transfer.poll_output(), Some(Output::Blocks(_))));
+                transfer.handle_timeout(transfer.next_timeout().unwrap());
+            }
+            transfer.poll_output();
+            transfer.handle_timeout(transfer.next_timeout().unwrap());
+            assert_eq!(transfer.poll_output(), None, "the last send is waited for, too");
+            for second in [15, 30, 55] {
+                transfer.handle_datagram(at(second * 1_000), PEER, &ack(0)).unwrap();
+                assert_eq!(window(transfer.poll_output()).first_block, 1);
+                assert_eq!(transfer.next_timeout(), Some(at(second * 1_000) + limits::TFTP_SILENCE_MAX));
+            }
+            transfer.handle_timeout(at(84_999));
+            assert_eq!(transfer.poll_output(), None);
+            transfer.handle_timeout(at(85_000));
+            assert_eq!(transfer.poll_output(), Some(Output::Finished(Outcome::PeerSilent)));
+        }
     }
 
     #[test]
