@@ -2,10 +2,10 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-.PHONY: help setup build demo test e2e bench bench-http bench-tftp bench-store bench-dhcp bench-dns bench-storm spec lint fmt clean-lab
+.PHONY: help setup build demo test e2e bench bench-http bench-tftp bench-store bench-dhcp bench-dns bench-storm bench-runtimes spec lint fmt clean-lab
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install the system packages that building and testing need
 	@tests/lab/setup.sh
@@ -41,6 +41,9 @@ bench-dns: ## NSD, Knot and BIND; ours when it is there
 
 bench-storm: ## whole nodes by the thousand beside the stacks that people use; takes an hour
 	@bench/run.sh storm
+
+bench-runtimes: ## a small sender of HTTP on our driver, on tokio-uring and on tokio
+	@bench/runtimes/run.sh
 
 spec: ## write the committed ratios into docs/SPECIFICATION.md
 	@. tests/lab/toolchain.sh; cargo run --quiet --package bootstorm-bench --bin bench -- specification
