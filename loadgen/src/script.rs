@@ -211,6 +211,76 @@ mod tests {
         Location::parse(text, None).unwrap()
     }
 
+    /// Whatever a server sends, a loader comes to an end. Scripts that use all there is are changed in a few places, and every
+    /// script that they fetch is changed again.
+    #[test]
+    fn scripts_with_wrong_octets_come_to_an_end() {
+        const GRUB: &str = "set default=\"1>0\"\nset fallback='0'\nfunction f { for a in 1 $b; do x=$a; break; done; return 1; }\n\
+             f one && two\nwhile [ \"$n\" != xxx -a 1 -lt 2 ]; do set n=x$n; if [ -s /p ]; then continue; fi; done\n\
+             regexp --set=1:c '^([0-9a-f]*):' \"$net_default_mac\"\neval \"set d=$c\"\nsource /more.cfg\n\
+             if ! search --file /x; then export d; configfile ($root)/own.cfg; elif true; then sleep 1; else boot; fi\n\
+             menuentry A --id a { linux /k $d; initrd /i }\nsubmenu B { menuentry C { linux (http,10.0.0.1:80)/k } }\n";
+        const PXELINUX: &str = "path a:b\ndefault vesamenu.c32\ntimeout 5\nontimeout x\nmenu background p.png\ninclude more\n\
+             label x\n menu default\n text help\n  kernel\n endtext\n kernel ::k\n append initrd=i,10.0.0.1::j\n\
+             menu begin\nlabel y\n config z\nmenu end\nlabel z\n localboot 0\n";
+        const IPXE: &str = "#!ipxe\n:a\nset n:int8 1\ninc n\nmenu M\nitem --gap -- X\nitem k K\n\
+             choose --default k t && goto ${t} || goto a\n:k\nkernel ${base}/k a=${net0/mac:hexhyp} ||\niseq ${n} 2 && sleep 1\n\
+             initrd --name i http://10.0.0.1/i\nchain --autofree x || boot\n";
+        let loader = at("tftp://10.0.0.1/boot/grub/i386-pc/core.0");
+        let client = pxelinux::Client { uuid: [7; 16], mac: [2; 6], address: Ipv4Addr::new(10, 0, 0, 9) };
+        let mut state = 1_u64;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        let mut ends = std::collections::BTreeSet::new();
+        for round in 0..600 {
+            let (text, mut interpreter) = match round % 3 {
+                0 => (GRUB, Interpreter::Grub(Box::new(Grub::new(loader.clone(), "i386-pc", None, [])))),
+                1 => (PXELINUX, Interpreter::Pxelinux(Box::new(Pxelinux::new(loader.clone(), client.clone())))),
+                _ => (IPXE, Interpreter::Ipxe(Box::new(Ipxe::new([])))),
+            };
+            let mut changed = || {
+                let mut bytes = text.as_bytes().to_vec();
+                for _ in 0..random(4) {
+                    let place = random(bytes.len());
+                    let other = bytes.get(random(bytes.len())).copied().unwrap_or(b' ');
+                    match random(3) {
+                        0 => drop(bytes.remove(place)),
+                        1 => bytes.insert(place, other),
+                        _ => bytes[place] = b" \n{}$\"'\\;=#[]|&:!"[random(17)],
+                    }
+                }
+                (bytes, if random(4) == 0 { Outcome::Failure } else { Outcome::Success })
+            };
+            if round % 3 == 2 && interpreter.take(loader.clone(), &changed().0).is_err() {
+                continue;
+            }
+            // Each fetch takes one of the loader's own steps at least.
+            let mut fetches = 0;
+            let end = loop {
+                fetches += 1;
+                assert!(fetches <= crate::limits::SCRIPT_STEPS_MAX, "{text}");
+                match (interpreter.next(), changed()) {
+                    (Step::Fetch(What::Script, from), (bytes, Outcome::Success)) => {
+                        if interpreter.take(from, &bytes).is_err() {
+                            break "not taken".to_owned();
+                        }
+                    }
+                    (Step::Fetch(..) | Step::Sleep(_), (_, outcome)) => interpreter.done(outcome),
+                    (Step::Boot(_), _) => break "boot".to_owned(),
+                    (Step::LocalDisk, _) => break "disk".to_owned(),
+                    (Step::Failed(why), _) => break why.split('`').next().unwrap_or_default().to_owned(),
+                }
+            };
+            ends.insert(end);
+        }
+        // All of it is reached, or the changes change too much.
+        for end in ["boot", "not taken", "script failed at ", "command ", LOOPS] {
+            assert!(ends.contains(end), "{end}: {ends:?}");
+        }
+    }
+
     #[test]
     fn urls_have_addresses_and_clean_targets() {
         assert_eq!(Url::parse("http://10.0.0.1").unwrap().target, "/");

@@ -682,7 +682,8 @@ impl Grub {
         Ok(())
     }
 
-    /// `regexp [--set [NUMBER:]NAME]… PATTERN TEXT`: POSIX's extended patterns.
+    /// `regexp [--set [NUMBER:]NAME]… PATTERN TEXT`: POSIX's extended patterns, of which alternatives are tried in their order instead of
+    /// the longest being taken.
     fn regexp(&mut self, arguments: &[String]) -> Result<(), String> {
         let mut names = Vec::new();
         let mut plain = Vec::new();
@@ -700,8 +701,9 @@ impl Grub {
             }
         }
         let [pattern, text] = plain.as_slice() else { return Err("`regexp` without a pattern and a text".to_owned()) };
-        let pattern = regex::RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build();
-        let pattern = pattern.map_err(|error| format!("pattern is not understood: {error}"))?;
+        let Ok(pattern) = regex::RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build() else {
+            return Err(format!("pattern `{}` is not understood", pattern.escape_debug()));
+        };
         let Some(found) = pattern.captures(text) else {
             self.status = Outcome::Failure;
             return Ok(());
