@@ -21,7 +21,7 @@ use crate::completion::{Completion, Datagram, Event, Peer, WAKER_TOKEN};
 use crate::error::Error;
 use crate::limits::{
     AHEAD_BUFFERS, ALARM_AFTER_MIN, COMPLETION_FACTOR, COMPLETIONS_PER_TURN_MAX, DRAIN_MILLISECONDS_MAX,
-    SUBMISSION_ENTRIES,
+    SENT_BYTES_PER_TURN_MAX, SUBMISSION_ENTRIES,
 };
 use crate::operation::{ConnectionId, Operation, OperationId, Refusal, Refused, Repeat, Token};
 use crate::slab::{Key, Slab};
@@ -248,7 +248,17 @@ impl Ring {
 
     fn reap(&mut self, room: usize, table: &mut Table, completions: &mut Vec<Completion>) {
         let mut batch = std::mem::take(&mut self.batch);
-        batch.extend(self.ring.completion().take(room));
+        let mut sent_bytes = 0;
+        let mut queue = self.ring.completion();
+        while batch.len() < room
+            && sent_bytes < SENT_BYTES_PER_TURN_MAX
+            && let Some(entry) = queue.next()
+        {
+            let slot = self.operations.get(Key::from_bits(entry.user_data()));
+            sent_bytes += slot.map_or(0, |slot| slot.work.bytes_left());
+            batch.push(entry);
+        }
+        drop(queue);
         for entry in batch.drain(..) {
             match entry.user_data() {
                 NOTHING => {}

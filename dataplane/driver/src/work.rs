@@ -82,6 +82,26 @@ pub(crate) enum Work {
     },
 }
 
+impl Work {
+    /// Bytes that it has yet to send.
+    pub(crate) fn bytes_left(&self) -> usize {
+        match self {
+            Work::SendConnected(bytes) => bytes.len(),
+            Work::Send { bytes, done, .. } => bytes.len() - done,
+            Work::SendParts { length, done, .. } => length - done,
+            Work::SendDatagram(message) => message.parts.len(),
+            Work::ReceiveDatagrams
+            | Work::ReceiveAhead
+            | Work::ReceiveConnected
+            | Work::Accept
+            | Work::Connect(_)
+            | Work::Receive(_)
+            | Work::Discard(_)
+            | Work::Read { .. } => 0,
+        }
+    }
+}
+
 /// A message header with all it points to. Lives in a box from the first submission to the last completion.
 pub(crate) struct Message {
     header: libc::msghdr,
@@ -280,6 +300,16 @@ pub(crate) fn receive_header() -> Box<libc::msghdr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_to_send_is_counted() {
+        let one = Bytes::from_static(b"payload");
+        let send = Work::Send { bytes: one.clone(), done: 3, more: More::Done };
+        let parts = Parts::from([one.clone(), one.clone()]);
+        let message = Message::new(parts, None, Control::for_send(false, None, None, None));
+        let many = Work::SendParts { message, length: 14, done: 9, more: More::Done };
+        assert_eq!([send, many, Work::SendConnected(one), Work::Accept].map(|work| work.bytes_left()), [4, 5, 7, 0]);
+    }
 
     #[test]
     fn a_message_skips_what_is_done() {
