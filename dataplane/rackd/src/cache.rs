@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use bootstorm_content::{Flights, Joined};
-use bootstorm_driver::limits::ARENA_MARKS_MAX;
+use bootstorm_driver::limits::{ARENA_BLOCK_BYTES, ARENA_MARKS_MAX};
 use bootstorm_driver::{Arena, ArenaStats, BlockId, Chunk};
 use bootstorm_snapshot::ChunkName;
 
@@ -19,6 +19,7 @@ use crate::mail::Waiter;
 /// The cache of a role.
 pub(crate) struct Cache {
     arena: Arena,
+    capacity_bytes: u64,
     shards: Vec<RwLock<HashMap<ChunkName, Chunk, BuildHasherDefault<NameHasher>>>>,
     /// Names of the chunks in each block. Held while something comes in, and only by the threads that bring it.
     placed: Mutex<Vec<Vec<ChunkName>>>,
@@ -51,6 +52,7 @@ impl Cache {
         let blocks = arena.stats().blocks;
         Cache {
             arena,
+            capacity_bytes: (blocks * ARENA_BLOCK_BYTES) as u64,
             shards: (0..limits::CACHE_SHARDS).map(|_| RwLock::default()).collect(),
             placed: Mutex::new((0..blocks).map(|_| Vec::new()).collect()),
             flights: Mutex::new(Flights::new(limits::FLIGHTS_MAX, limits::FLIGHT_WAITERS_MAX)),
@@ -58,6 +60,11 @@ impl Cache {
             loaded_bytes: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
         }
+    }
+
+    /// Octets of memory for chunks.
+    pub(crate) fn capacity_bytes(&self) -> u64 {
+        self.capacity_bytes
     }
 
     /// The chunk, if it is here; that counts as use.

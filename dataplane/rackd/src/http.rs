@@ -455,7 +455,7 @@ impl Http {
 
     /// Sends what is next, ends what is done.
     fn pump(&mut self, core: &mut Core, key: Key) {
-        let quantum = self.quantum();
+        let quantum = quantum(self.connections.len(), core.shared.cache.capacity_bytes());
         let Some(peer) = self.connections.find(key) else { return };
         let State::Responding(response) = &mut peer.state else { return };
         if response.cut || response.sending {
@@ -484,13 +484,7 @@ impl Http {
                 Next::Ready(_) | Next::Failed => {}
             }
         }
-        peer.set_deadline(core, key, limits::SEND_DEADLINE);
-    }
-
-    /// Octets of one send: fewer when many share the shard, so that what they hold together stays near the processor.
-    fn quantum(&self) -> u64 {
-        let crowded = self.connections.len() > limits::CROWDED_CONNECTIONS;
-        if crowded { limits::QUANTUM_BYTES_CROWDED } else { limits::QUANTUM_BYTES }
+        peer.set_deadline(core, key, send_deadline(bytes));
     }
 
     pub(crate) fn handle_sent(&mut self, core: &mut Core, key: Key, event: Event) {
@@ -646,6 +640,19 @@ impl Response {
     }
 }
 
+/// Octets of one send: fewer when many share the shard, or would hold too much of the memory for chunks.
+fn quantum(connections: usize, cache_bytes: u64) -> u64 {
+    let held_bytes = limits::QUANTUM_BYTES.saturating_mul(connections as u64);
+    let crowded = connections > limits::CROWDED_CONNECTIONS || held_bytes > cache_bytes / limits::QUANTA_SHARE;
+    if crowded { limits::QUANTUM_BYTES_CROWDED } else { limits::QUANTUM_BYTES }
+}
+
+/// How long so many octets may take to leave.
+fn send_deadline(bytes: u64) -> Duration {
+    let quanta = u32::try_from(bytes.div_ceil(limits::QUANTUM_BYTES_CROWDED)).unwrap_or(u32::MAX);
+    limits::SEND_DEADLINE.saturating_mul(quanta.max(1))
+}
+
 /// The octets of a head with the date of now.
 fn write_head(core: &mut Core, head: &ResponseHead<'_>) -> Option<Vec<u8>> {
     let date = core.date();
@@ -663,5 +670,24 @@ fn status(absent: Absent) -> Status {
     match absent {
         Absent::Unknown => Status::NotFound,
         Absent::Later => Status::ServiceUnavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quanta_are_short_when_many_share_and_when_memory_is_small() {
+        const MIB: u64 = 1 << 20;
+        assert_eq!(quantum(100, 4096 * MIB), limits::QUANTUM_BYTES);
+        assert_eq!(quantum(limits::CROWDED_CONNECTIONS + 1, 4096 * MIB), limits::QUANTUM_BYTES_CROWDED);
+        assert_eq!((quantum(16, 64 * MIB), quantum(17, 64 * MIB)), (MIB, limits::QUANTUM_BYTES_CROWDED));
+    }
+
+    #[test]
+    fn long_sends_may_take_longer() {
+        assert_eq!(send_deadline(1), limits::SEND_DEADLINE);
+        assert_eq!(send_deadline(limits::QUANTUM_BYTES), limits::SEND_DEADLINE * 4);
     }
 }
