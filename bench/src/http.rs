@@ -15,10 +15,10 @@ use bootstorm_tests::lab::Error;
 
 use crate::case::{Goal, Measure, Sample};
 use crate::client::Bodies;
-use crate::limits;
 use crate::pairs::{Options, Time, interleaved};
 use crate::server::Server;
 use crate::suite::{Failed, Suite};
+use crate::{limits, page_cache};
 use load::Work;
 use servers::{Fleet, Peer, Place};
 
@@ -113,7 +113,7 @@ const CASES: [Case; 14] = [
     },
     case(
         "http-stream-memory-1000",
-        Fleet::Files,
+        Fleet::Stream,
         Work::BusyMemory { connections: 1000 },
         NGINX,
         &[(Measure::Memory, Goal::AtMost(0.25))],
@@ -178,7 +178,7 @@ fn run_cases(suite: &mut Suite<'_>, options: &Options) -> Result<(), Error> {
     let place = Place::new(directory.path())?;
     suite.version_of(&options.bootstorm, &["--version"]);
     suite.version_of(Path::new("wrk"), &["-v"]);
-    for fleet in [Fleet::Files, Fleet::Small, Fleet::Image, Fleet::Epoll] {
+    for fleet in [Fleet::Files, Fleet::Stream, Fleet::Small, Fleet::Image, Fleet::Epoll] {
         let cases: Vec<_> = CASES.iter().filter(|case| case.fleet == fleet && suite.wants(case.name)).collect();
         if cases.is_empty() {
             continue;
@@ -190,7 +190,7 @@ fn run_cases(suite: &mut Suite<'_>, options: &Options) -> Result<(), Error> {
             }
             continue;
         }
-        if fleet == Fleet::Small {
+        if matches!(fleet, Fleet::Small | Fleet::Stream) {
             run_fresh(suite, options, &place, fleet, &cases)?;
         } else {
             run_fleet(suite, options, &place, fleet, &cases)?;
@@ -199,7 +199,7 @@ fn run_cases(suite: &mut Suite<'_>, options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-/// Cases whose every load needs a server that has done nothing before.
+/// Cases whose every load needs a server that has done nothing before, and content that is on the disk only.
 fn run_fresh(
     suite: &mut Suite<'_>,
     options: &Options,
@@ -220,7 +220,9 @@ fn run_fresh(
                 None => fleet.start_ours(place, options)?,
                 Some(peer) => peer.start(place, fleet)?,
             };
-            load::load(options, &case.work, &server, fleet.large(&server), time)
+            let content = fleet.content(place, *side);
+            page_cache::evict(&content)?;
+            load::load(options, &case.work, &server, (fleet.large(&server), &content), time)
         };
         for comparison in interleaved(case.name, &None, &named, options.rounds(), load)? {
             suite.measured(comparison, case.goals)?;
@@ -270,7 +272,8 @@ fn run_fleet(
         }
         let named: Vec<_> = peers.iter().map(|server| (server.name, server)).collect();
         let load = |server: &Server, time| -> Result<Sample, Error> {
-            let sample = load::load(options, &case.work, server, fleet.large(server), time)?;
+            let sample =
+                load::load(options, &case.work, server, (fleet.large(server), &fleet.content(place, None)), time)?;
             let raw_per_octet = if server.name == ours.name { raw_per_stored } else { 1.0 };
             Ok(Sample { units: sample.units * raw_per_octet, ..sample })
         };

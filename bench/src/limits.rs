@@ -28,6 +28,8 @@ pub const IMAGE_BYTES_QUICK: u64 = 256 << 20;
 pub const FAIRNESS_CONNECTIONS: usize = 1000;
 /// How long fairness is looked at: long enough that each of a thousand connections has many turns.
 pub const FAIRNESS_LOAD: Duration = Duration::from_secs(4);
+/// Octets of the file whose streams' memory is looked at: more than one of a thousand gets while it is.
+pub const STREAM_BYTES: u64 = 256 << 20;
 /// How often memory is looked at while connections are busy.
 pub const MEMORY_INTERVAL: Duration = Duration::from_millis(200);
 /// Idle connections: as many as one worker of ours takes (8,192), less room for others.

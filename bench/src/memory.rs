@@ -2,7 +2,8 @@
 //!
 //! *Own* memory is anonymous and shared-anonymous pages and huge pages of all processes of a group, each page divided among
 //! those that share it (`/proc/ID/smaps_rollup`: a forked worker counts once). Pages of files are left out: they are page
-//! cache, which every server that sends from files has as well, and which the kernel takes back when it likes.
+//! cache, which the kernel takes back when it likes. A case in which one server keeps a copy of what it sends in its own memory
+//! and the other leaves that to the page cache adds the latter ([`crate::page_cache`]), for both.
 //!
 //! *Socket* memory is what `ss` calls skmem: the receive queue, the send queue, and what is reserved in advance for them.
 //! Control groups could tell both at once, but version 1 counts TCP only where a limit was set before, and both versions

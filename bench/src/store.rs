@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use bootstorm_content::{Cut, Packer, Put, Store};
@@ -17,7 +17,7 @@ use crate::client::Taken;
 use crate::pairs::{Options, interleaved};
 use crate::server::{Server, accepts, confined, free_address};
 use crate::suite::{Failed, Suite};
-use crate::{image, limits};
+use crate::{image, limits, page_cache};
 
 const SERVER_PROCESSOR: usize = 0;
 const CLIENT_PROCESSOR: usize = 1;
@@ -75,8 +75,8 @@ fn cold(suite: &mut Suite<'_>, options: &Options) -> Result<(), Error> {
         let log = place.path().join("bootstorm.log");
         let server =
             Server::start("bootstorm", (&options.bootstorm, &words), SERVER_PROCESSOR, address, &log, accepts)?;
-        evict(&files)?;
-        evict(&data)?;
+        page_cache::evict(&files)?;
+        page_cache::evict(&data)?;
         let before = server.disk_read_bytes()?;
         let sample = read_all(options, &server, "/image", bytes)?;
         let read = server.disk_read_bytes()? - before;
@@ -111,30 +111,6 @@ fn read_all(options: &Options, server: &Server, path: &str, bytes: u64) -> Resul
         client_cpu_seconds: group.cpu_seconds()?,
         ..Sample::default()
     })
-}
-
-/// Drops a directory's files out of the page cache, and only those: other work on this machine keeps its own.
-fn evict(directory: &Path) -> Result<(), Error> {
-    let mut directories = vec![directory.to_owned()];
-    while let Some(directory) = directories.pop() {
-        let evicted = || -> io::Result<Vec<PathBuf>> {
-            let mut below = Vec::new();
-            for entry in fs::read_dir(&directory)? {
-                let entry = entry?;
-                if entry.file_type()?.is_dir() {
-                    below.push(entry.path());
-                } else if entry.file_type()?.is_file() {
-                    let file = File::open(entry.path())?;
-                    // What is not yet on the disk cannot be dropped.
-                    file.sync_data()?;
-                    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
-                }
-            }
-            Ok(below)
-        };
-        directories.extend(evicted().map_err(|source| Error::File { path: directory.clone(), source })?);
-    }
-    Ok(())
 }
 
 /// Both sides get the same stored stream from the page cache. Ours takes its chunks into a content store in memory, each

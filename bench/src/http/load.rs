@@ -11,9 +11,9 @@ use bootstorm_tests::lab::{Error, process};
 use crate::case::{Measure, Sample, median};
 use crate::cgroup::Group;
 use crate::client::{Bodies, Taken};
-use crate::limits;
 use crate::pairs::{Options, Time};
 use crate::server::{Server, confined};
+use crate::{limits, page_cache};
 
 /// The clients', unless they share the server's.
 pub const PROCESSOR: usize = 1;
@@ -46,11 +46,17 @@ impl Work {
     }
 }
 
-/// Loads a server. `path` is the large file's.
+/// Loads a server. `path` is the large file's, `content` the directory that the server reads it from.
 ///
 /// # Errors
 /// When the client does not do its work, or the server does not answer as it should.
-pub fn load(options: &Options, work: &Work, server: &Server, path: &str, time: Time) -> Result<Sample, Error> {
+pub fn load(
+    options: &Options,
+    work: &Work,
+    server: &Server,
+    (path, content): (&str, &Path),
+    time: Time,
+) -> Result<Sample, Error> {
     let duration = work.duration(options, time);
     let group = Group::new("client")?;
     let before = server.cpu_seconds()?;
@@ -72,7 +78,7 @@ pub fn load(options: &Options, work: &Work, server: &Server, path: &str, time: T
         Work::BusyMemory { connections } => {
             let client =
                 bulk_client(options, (&group, PROCESSOR), (server, path), Bodies::Trunc, connections, duration);
-            busy_memory(server, client)?
+            busy_memory(server, content, client)?
         }
         Work::IdleMemory { connections } => idle_memory(server, connections)?,
     };
@@ -108,9 +114,10 @@ fn bulk_client(
     client
 }
 
-/// The median of what the server and its sockets hold while its connections are busy: all of it, not what a connection
-/// adds, since what a server sets aside for them before is no less taken.
-fn busy_memory(server: &Server, mut client: Command) -> Result<Sample, Error> {
+/// The median of what the server, its sockets and the file hold while its connections are busy: all of it, not what a connection
+/// adds, since what a server sets aside for them before is no less taken. Where a file is kept does not matter: pages of it
+/// in the page cache count as a server's own copy of it does (ours has both), on either side from none when the load begins.
+fn busy_memory(server: &Server, content: &Path, mut client: Command) -> Result<Sample, Error> {
     std::thread::scope(|scope| {
         // The client lives as long as the thread that started it, which waits for it.
         let running = scope.spawn(move || Taken::by(&mut client));
@@ -119,7 +126,7 @@ fn busy_memory(server: &Server, mut client: Command) -> Result<Sample, Error> {
             std::thread::park_timeout(limits::MEMORY_INTERVAL);
             // Before the first connection and after the last one there are no sockets to look at.
             if let Ok(sockets) = server.socket_bytes() {
-                seen.push((server.own_bytes()? + sockets) as f64);
+                seen.push((server.own_bytes()? + sockets + page_cache::resident_bytes(content)?) as f64);
             }
         }
         let taken = running.join().map_err(|_| Error::Environment("the client's thread panicked".to_owned()))??;

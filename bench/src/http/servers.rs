@@ -43,6 +43,8 @@ pub enum Fleet {
     Epoll,
     /// The small files only, so that ours starts at once.
     Small,
+    /// A large file that nobody has read yet.
+    Stream,
     /// A disk image: ours serves its stored stream, the peers serve it raw.
     Image,
 }
@@ -61,6 +63,7 @@ impl Fleet {
             Self::Files => "files",
             Self::Epoll => "epoll",
             Self::Small => "small",
+            Self::Stream => "stream",
             Self::Image => "image",
         }
     }
@@ -70,6 +73,7 @@ impl Fleet {
         match self {
             Self::Files | Self::Epoll => place.0.join("files"),
             Self::Small => place.0.join("small"),
+            Self::Stream => place.0.join("stream"),
             Self::Image => place.0.join("images"),
         }
     }
@@ -77,7 +81,7 @@ impl Fleet {
     /// Path of the large file on a server.
     pub fn large(self, server: &Server) -> &'static str {
         match self {
-            Self::Files | Self::Epoll | Self::Small => "/bulk",
+            Self::Files | Self::Epoll | Self::Small | Self::Stream => "/bulk",
             Self::Image if server.name == OURS => "/image.zst",
             Self::Image => "/image",
         }
@@ -102,11 +106,27 @@ impl Fleet {
                 write_random(&directory, &[("1k", 1 << 10)]).map_err(failed)?;
                 Ok(Content { image: None })
             }
+            Self::Stream => {
+                write_random(&directory, &[("bulk", limits::STREAM_BYTES)]).map_err(failed)?;
+                Ok(Content { image: None })
+            }
             Self::Image => {
                 let bytes = if options.quick { limits::IMAGE_BYTES_QUICK } else { limits::IMAGE_BYTES };
                 Ok(Content { image: Some(image::write(&directory.join("image"), bytes)?) })
             }
         }
+    }
+
+    /// Where a server reads what it serves: ours from its store.
+    pub fn content(self, place: &Place, side: Option<Peer>) -> PathBuf {
+        match side {
+            None => self.store(place),
+            Some(_) => self.files(place),
+        }
+    }
+
+    fn store(self, place: &Place) -> PathBuf {
+        place.0.join(format!("store-{}", self.word()))
     }
 
     /// Starts ours.
@@ -117,11 +137,11 @@ impl Fleet {
         let address = free_address()?;
         let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let files = self.files(place).display().to_string();
-        let store = place.0.join(format!("store-{}", self.word())).display().to_string();
+        let store = self.store(place).display().to_string();
         let mut arguments =
             text(&["serve", &files, "--http", &address.to_string(), "--workers", "1", "--data", &store]);
         arguments.extend(match self {
-            Self::Files | Self::Small => text(&[]),
+            Self::Files | Self::Small | Self::Stream => text(&[]),
             Self::Epoll => text(&["--driver", "epoll"]),
             Self::Image => text(&["--encoding", "zstd"]),
         });
