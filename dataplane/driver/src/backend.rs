@@ -18,13 +18,15 @@ pub(crate) struct Descriptor {
     pub(crate) fd: OwnedFd,
     /// Whether its owner has let go of it: then no operation on it is started again.
     pub(crate) released: Cell<bool>,
+    /// Whether it is known not to block.
+    pub(crate) nonblocking: Cell<bool>,
     /// Whether an epoll watches it.
     pub(crate) watched: Cell<bool>,
 }
 
 impl From<OwnedFd> for Descriptor {
     fn from(fd: OwnedFd) -> Descriptor {
-        Descriptor { fd, released: Cell::new(false), watched: Cell::new(false) }
+        Descriptor { fd, released: Cell::new(false), nonblocking: Cell::new(false), watched: Cell::new(false) }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::slab::{Key, Slab};
 use crate::waker::Waker;
 use crate::work::{
     DATAGRAM_HEAD_BYTES, Looked, Slot, Work, accepted, checked, datagram, receive_ahead, receive_header,
-    receive_message, stream_flags, work,
+    receive_message, send_sealed, stream_flags, work,
 };
 use crate::{Config, Counters};
 
@@ -203,6 +203,14 @@ impl Epoll {
                 // SAFETY: as above.
                 (Side::Write, checked(unsafe { libc::sendmsg(fd, message.point(0), flags) }))
             }
+            Work::SendSealed { sealed, done } => match send_sealed(&slot.handle.fd, sealed, done) {
+                Ok(true) => {
+                    let length = sealed.len();
+                    return self.end(key, Event::Sent(length), completions);
+                }
+                Ok(false) => (Side::Write, Err(io::ErrorKind::WouldBlock.into())),
+                Err(error) => (Side::Write, Err(error)),
+            },
             Work::Read { buffer, offset } => {
                 (Side::Read, rustix::io::pread(&slot.handle.fd, buffer.room(), *offset).map_err(io::Error::from))
             }
@@ -245,6 +253,7 @@ impl Epoll {
             }
             Work::SendDatagram(_)
             | Work::SendConnected(_)
+            | Work::SendSealed { .. }
             | Work::ReceiveDatagrams
             | Work::ReceiveAhead
             | Work::ReceiveConnected

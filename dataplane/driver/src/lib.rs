@@ -43,6 +43,7 @@ pub mod limits;
 mod message;
 mod operation;
 mod ring;
+mod sealed;
 mod slab;
 pub mod socket;
 mod sys;
@@ -63,6 +64,7 @@ pub use operation::{
     ConnectionId, Destination, FileId, ListenerId, More, Operation, OperationId, Parts, Refusal, Refused, Repeat,
     SendDatagram, SocketId, Token,
 };
+pub use sealed::Sealed;
 use slab::Slab;
 pub use waker::Waker;
 
@@ -318,6 +320,14 @@ impl Driver {
             Operation::Receive { connection, .. }
             | Operation::Discard { connection, .. }
             | Operation::Send { connection, .. } => self.table.connection(*connection),
+            Operation::SendSealed { connection, .. } => {
+                let handle = self.table.connection(*connection);
+                if let Some(handle) = handle.filter(|handle| !handle.nonblocking.replace(true)) {
+                    // The call has no flag for it. A descriptor that cannot be set fails when it is used.
+                    let _ = rustix::io::ioctl_fionbio(&handle.fd, true);
+                }
+                handle
+            }
             Operation::Read { file, .. } => self.table.file(*file),
             Operation::Connect { to, from } => {
                 if self.table.connections.is_full() {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::buffer::Buffer;
 use crate::limits::{DATAGRAM_BYTES_MAX, PARTS_MAX, READ_BYTES_MAX, SEGMENTS_MAX};
+use crate::sealed::Sealed;
 use crate::slab::Key;
 
 /// A caller's own number for an operation; comes back with each of its completions. The driver gives it no meaning.
@@ -119,6 +120,14 @@ pub enum Operation {
         /// Whether more follows at once, so that a short segment may wait for it.
         more: More,
     },
+    /// Send all of a sealed memory file, by reference to its pages and not by a copy. Ends with [`Event::Sent`](crate::Event::Sent)
+    /// when the kernel has taken all of them. As for [`Operation::Send`], one at a time.
+    SendSealed {
+        /// Where to.
+        connection: ConnectionId,
+        /// What.
+        sealed: Sealed,
+    },
     /// Read from a file at an offset into the caller's buffer, up to its capacity. Ends with [`Event::Read`](crate::Event::Read).
     Read {
         /// From which file.
@@ -138,7 +147,8 @@ impl Operation {
             | Operation::ReceiveAhead { .. }
             | Operation::ReceiveConnected { .. }
             | Operation::Accept { .. }
-            | Operation::Receive { .. } => true,
+            | Operation::Receive { .. }
+            | Operation::SendSealed { .. } => true,
             Operation::SendDatagram(send) => send.is_in_range(),
             Operation::Connect { to, from } => from.is_none_or(|from| from.is_ipv4() == to.is_ipv4()),
             Operation::Discard { length_max, .. } => *length_max > 0,

@@ -28,7 +28,7 @@ use crate::slab::{Key, Slab};
 use crate::waker::Waker;
 use crate::work::{
     DATAGRAM_HEAD_BYTES, DATAGRAMS, Looked, STREAMS, Slot, Work, accepted, datagram, receive_ahead, receive_header,
-    stream_flags, work,
+    send_sealed, stream_flags, work,
 };
 use crate::{Config, Counters};
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
@@ -54,6 +54,8 @@ pub(crate) struct Ring {
     ahead_buffers: Rc<Pool>,
     /// Operations to arm again at the next turn.
     resting: Vec<Key>,
+    /// Completions of operations that were done when they were submitted.
+    done: Vec<Completion>,
     /// Receivers that wait for a buffer.
     starved: Vec<Key>,
     /// Accepts that wait for the number of connections to fall below the number given.
@@ -91,6 +93,7 @@ impl Ring {
             ahead: Vec::new(),
             ahead_buffers: Pool::new(AHEAD_BUFFERS, datagram_bytes),
             resting: Vec::new(),
+            done: Vec::new(),
             starved: Vec::new(),
             paused: Vec::new(),
             parked: VecDeque::new(),
@@ -121,6 +124,19 @@ impl Ring {
     /// Hands the operation in this slot to the kernel; false when there is no room now.
     fn arm(&mut self, key: Key) -> bool {
         let Some(slot) = self.operations.get_mut(key) else { return true };
+        if let Work::SendSealed { sealed, done } = &mut slot.work {
+            // The ring has no such operation that is not done by a thread of the kernel. The socket does not block.
+            let event = match send_sealed(&slot.handle.fd, sealed, done) {
+                Ok(false) => None,
+                Ok(true) => Some(Event::Sent(sealed.len())),
+                Err(error) => Some(Event::Failed(error)),
+            };
+            if let Some(event) = event {
+                let ended = self.end(key, event);
+                self.done.extend(ended);
+                return true;
+            }
+        }
         let entry = entry(slot, &self.receive_header).user_data(key.to_bits());
         slot.is_armed = true;
         let is_pushed = self.push(&entry);
@@ -169,6 +185,8 @@ impl Ring {
                 self.resting.push(key);
             }
         }
+        let handed = self.done.len().min(COMPLETIONS_PER_TURN_MAX / 2);
+        completions.extend(self.done.drain(..handed));
         if !self.is_waker_armed {
             let poll = opcode::PollAdd::new(Fd(self.waker.descriptor().as_raw_fd()), libc::POLLIN as u32).multi(true);
             self.is_waker_armed = self.push(&poll.build().user_data(WAKER));
@@ -374,6 +392,8 @@ impl Ring {
                     self.rest_or_end(key, may_rearm, completions);
                 }
             }
+            // There is room again.
+            Work::SendSealed { .. } => self.rest_or_end(key, may_rearm, completions),
             Work::Read { .. } => {
                 let Some(slot) = self.operations.remove(key) else { return };
                 if let Work::Read { mut buffer, .. } = slot.work {
@@ -448,7 +468,7 @@ impl Ring {
 
 impl Backend for Ring {
     fn submit(&mut self, token: Token, operation: Operation, handle: Handle) -> Result<OperationId, Box<Refused>> {
-        if self.operations.is_full() {
+        if self.operations.is_full() || self.done.len() >= self.operations.capacity() as usize {
             self.counters.queue_full += 1;
             return Err(Box::new(Refused { reason: Refusal::QueueFull, operation }));
         }
@@ -492,7 +512,8 @@ impl Backend for Ring {
             // With something to hand over already, look only.
             let until = if is_idle { deadline } else { Some(Instant::now()) };
             self.enter(until)?;
-            self.reap(COMPLETIONS_PER_TURN_MAX - (completions.len() - before), table, completions);
+            let handed = completions.len() - before;
+            self.reap(COMPLETIONS_PER_TURN_MAX.saturating_sub(handed), table, completions);
             if completions.len() == before {
                 self.look_ahead(completions);
             }
@@ -576,6 +597,7 @@ fn entry(slot: &mut Slot, receive_header: &libc::msghdr) -> squeue::Entry {
         Work::SendParts { message, done, more, .. } => {
             opcode::SendMsg::new(fd, message.point(*done)).flags(stream_flags(*more) as u32).build()
         }
+        Work::SendSealed { .. } => opcode::PollAdd::new(fd, libc::POLLOUT as u32).build(),
         Work::Read { buffer, offset } => {
             opcode::Read::new(fd, buffer.start(), buffer.capacity() as u32).offset(*offset).build()
         }

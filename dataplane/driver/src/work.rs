@@ -9,12 +9,13 @@ use bytes::Bytes;
 use io_uring::types::RecvMsgOut;
 use socket2::SockAddr;
 
-use crate::backend::{Handle, Table};
+use crate::backend::{Descriptor, Handle, Table};
 use crate::buffer::{Buffer, Pool, Received};
 use crate::completion::{Completion, Datagram, Event, Peer};
 use crate::limits::{AHEAD_PER_TURN_MAX, CONTROL_BYTES, NAME_BYTES};
 use crate::message::{self, Control};
 use crate::operation::{ConnectionId, Destination, More, Operation, Parts, Repeat, SendDatagram, Token};
+use crate::sealed::Sealed;
 use crate::sys;
 
 /// Buffer group of datagrams.
@@ -76,6 +77,10 @@ pub(crate) enum Work {
         done: usize,
         more: More,
     },
+    SendSealed {
+        sealed: Sealed,
+        done: usize,
+    },
     Read {
         buffer: Buffer,
         offset: u64,
@@ -90,6 +95,7 @@ impl Work {
             Work::Send { bytes, done, .. } => bytes.len() - done,
             Work::SendParts { length, done, .. } => length - done,
             Work::SendDatagram(message) => message.parts.len(),
+            Work::SendSealed { sealed, done } => sealed.len() - done,
             Work::ReceiveDatagrams
             | Work::ReceiveAhead
             | Work::ReceiveConnected
@@ -171,6 +177,7 @@ pub(crate) fn work(operation: Operation) -> Work {
             let message = Message::new(parts, None, Control::for_send(false, None, None, None));
             Work::SendParts { message, length, done: 0, more }
         }
+        Operation::SendSealed { sealed, .. } => Work::SendSealed { sealed, done: 0 },
         Operation::Read { buffer, offset, .. } => Work::Read { buffer, offset },
     }
 }
@@ -191,6 +198,22 @@ pub(crate) fn datagram_message(send: SendDatagram) -> Box<Message> {
     Message::new(send.parts, address, control)
 }
 
+/// Hands a socket what is left of a sealed file, as far as it has room; whether that was all. There is no flag against SIGPIPE,
+/// which the standard library has ignored since the process's start.
+pub(crate) fn send_sealed(socket: &OwnedFd, sealed: &Sealed, done: &mut usize) -> io::Result<bool> {
+    while *done < sealed.len() {
+        let mut offset = *done as u64;
+        match rustix::fs::sendfile(socket, sealed.file(), Some(&mut offset), sealed.len() - *done) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(taken) => *done += taken,
+            Err(rustix::io::Errno::AGAIN) => return Ok(false),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(true)
+}
+
 /// All of it, however long that takes: the kernel waits for room, and there is one completion.
 pub(crate) fn stream_flags(more: More) -> i32 {
     let more = if more == More::Follows { libc::MSG_MORE } else { 0 };
@@ -202,7 +225,10 @@ pub(crate) fn accepted(token: Token, fd: OwnedFd, table: &mut Table) -> Result<C
     if table.connections.is_full() {
         return Err(fd);
     }
-    let Ok(key) = table.connections.insert(Rc::new(fd.into())) else { unreachable!("there is room: checked above") };
+    let descriptor = Descriptor::from(fd);
+    // Both backends accept like that.
+    descriptor.nonblocking.set(true);
+    let Ok(key) = table.connections.insert(Rc::new(descriptor)) else { unreachable!("there is room: checked above") };
     Ok(Completion { token, event: Event::Accepted(ConnectionId(key)), is_last: false })
 }
 

@@ -322,6 +322,36 @@ fn a_stream_echoes_in_order_with_more_and_vectors() {
 }
 
 #[test]
+fn sealed_octets_arrive_whole_however_slowly_the_peer_reads() {
+    let mut driver = Driver::new(&small()).unwrap();
+    let octets: Vec<u8> = (0..8_000_003u32).map(|number| (number * 7 / 5) as u8).collect();
+    let sealed = Sealed::new(&octets).unwrap();
+    let (connection, mut peer) = connected(&mut driver);
+    for round in 0..3 {
+        submit(&mut driver, 1, Operation::SendSealed { connection, sealed: sealed.clone() });
+        let mut got = vec![0; octets.len()];
+        let reader = std::thread::spawn(move || {
+            peer.read_exact(&mut got).unwrap();
+            (peer, got)
+        });
+        assert!(matches!(last(&mut driver, 1), Event::Sent(8_000_003)), "round {round}");
+        let got;
+        (peer, got) = reader.join().unwrap();
+        assert!(got == octets, "round {round}");
+    }
+    // One that nobody reads can be cancelled, and one to a peer that has gone fails.
+    let operation = submit(&mut driver, 2, Operation::SendSealed { connection, sealed: sealed.clone() });
+    driver.cancel(operation);
+    assert!(matches!(last(&mut driver, 2), Event::Cancelled));
+    drop(peer);
+    let failed = (0..100).any(|_| {
+        submit(&mut driver, 3, Operation::SendSealed { connection, sealed: sealed.clone() });
+        matches!(last(&mut driver, 3), Event::Failed(_))
+    });
+    assert!(failed && driver.in_flight() == 0);
+}
+
+#[test]
 fn once_means_once_and_discard_counts() {
     let mut driver = Driver::new(&small()).unwrap();
     let (connection, mut peer) = connected(&mut driver);
