@@ -7,17 +7,35 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bootstorm_driver::Sealed;
 use bootstorm_engine::Index;
 use bootstorm_snapshot::Stage;
 use bytes::Bytes;
 
 use crate::limits;
 
+/// Head and body of an answer.
+#[derive(Clone, Debug)]
+pub(crate) enum Octets {
+    /// To be copied into the socket.
+    Copied(Bytes),
+    /// To be referred to by the socket.
+    Sealed(Sealed),
+}
+
+impl Octets {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Octets::Copied(bytes) => bytes.len(),
+            Octets::Sealed(sealed) => sealed.len(),
+        }
+    }
+}
+
 /// One answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
-    /// Head and body.
-    pub(crate) bytes: Bytes,
+    pub(crate) octets: Octets,
     /// Whether the connection closes after it.
     pub(crate) close: bool,
     /// The stage of a boot that fetching it shows.
@@ -31,12 +49,31 @@ pub(crate) struct Answers {
     second: u64,
     held: HashMap<Box<[u8]>, Answer>,
     bytes: usize,
+    /// Whether sealing has failed in this second.
+    must_copy: bool,
 }
 
 impl Answers {
-    /// The answer to exactly this request, if it was made in this second and from this index.
-    pub(crate) fn find(&self, index: &Arc<Index>, second: u64, request: &[u8]) -> Option<Answer> {
-        self.is_of(index, second).then(|| self.held.get(request).cloned()).flatten()
+    /// The answer to exactly this request, if it was made in this second and from this index. A long one that is asked for a
+    /// second time is sealed, and from there on no longer copied.
+    pub(crate) fn find(&mut self, index: &Arc<Index>, second: u64, request: &[u8]) -> Option<Answer> {
+        if !self.is_of(index, second) {
+            return None;
+        }
+        let answer = self.held.get_mut(request)?;
+        if let Octets::Copied(bytes) = &answer.octets
+            && bytes.len() >= limits::ANSWER_SEALED_BYTES_MIN
+            && !self.must_copy
+        {
+            match Sealed::new(bytes) {
+                Ok(sealed) => answer.octets = Octets::Sealed(sealed),
+                Err(error) => {
+                    self.must_copy = true;
+                    tracing::debug!(%error, "answers are copied for a second: one could not be sealed");
+                }
+            }
+        }
+        Some(answer.clone())
     }
 
     /// Keeps an answer, as far as there is room in this second.
@@ -44,8 +81,9 @@ impl Answers {
         if !self.is_of(index, second) {
             self.held.clear();
             (self.index, self.second, self.bytes) = (Some(Arc::clone(index)), second, 0);
+            self.must_copy = false;
         }
-        let bytes = request.len() + answer.bytes.len();
+        let bytes = request.len() + answer.octets.len();
         if request.len() <= limits::ANSWER_REQUEST_BYTES_MAX && self.bytes + bytes <= limits::ANSWERS_BYTES_MAX {
             self.bytes += bytes;
             self.held.insert(request.into(), answer.clone());
@@ -62,7 +100,7 @@ mod tests {
     use super::*;
 
     fn answer(bytes: usize) -> Answer {
-        Answer { bytes: vec![0; bytes].into(), close: false, stage: None }
+        Answer { octets: Octets::Copied(vec![0; bytes].into()), close: false, stage: None }
     }
 
     #[test]
@@ -76,6 +114,18 @@ mod tests {
         assert!(answers.find(&index, 6, b"GET a").is_none() && answers.find(&other, 5, b"GET a").is_none());
         answers.keep(&index, 6, b"GET b", &answer(10));
         assert!(answers.find(&index, 6, b"GET a").is_none(), "gone with its second");
+    }
+
+    #[test]
+    fn a_long_answer_is_sealed_when_it_is_asked_for_again() {
+        let index = Arc::new(Index::default());
+        let mut answers = Answers::default();
+        for (request, bytes) in [(b"GET short", 100), (b"GET long!", limits::ANSWER_SEALED_BYTES_MIN)] {
+            answers.keep(&index, 5, request, &answer(bytes));
+            let found = answers.find(&index, 5, request).expect("kept").octets;
+            let is_long = bytes == limits::ANSWER_SEALED_BYTES_MIN;
+            assert!(found.len() == bytes && matches!(found, Octets::Sealed(_)) == is_long);
+        }
     }
 
     #[test]

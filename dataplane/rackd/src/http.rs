@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bootstorm_content::IndexedManifest;
-use bootstorm_driver::{ConnectionId, Event, ListenerId, More, Operation, OperationId, Parts, Repeat};
+use bootstorm_driver::{ConnectionId, Event, ListenerId, More, Operation, OperationId, Parts, Repeat, Sealed};
 use bootstorm_engine::http::{Resource, route};
 use bootstorm_proto::http::server::{
     Connection, Method, Request, RequestParser, ResponseHead, Selection, Status, select,
@@ -21,7 +21,7 @@ use bootstorm_proto::limits as proto;
 use bootstorm_snapshot::Stage;
 use bytes::Bytes;
 
-use crate::answers::{Answer, Answers};
+use crate::answers::{Answer, Answers, Octets};
 use crate::core::{Core, Kind, Next, token};
 use crate::limits;
 use crate::mail::{Absent, Ask, Mail, ScriptAsk};
@@ -76,6 +76,8 @@ struct Response {
 
 enum Body {
     Bytes(Option<Bytes>),
+    /// Head and body in one, sent by reference.
+    Sealed(Option<Sealed>),
     Stored {
         manifest: Arc<IndexedManifest>,
         /// What is not sent yet.
@@ -415,7 +417,8 @@ impl Http {
         {
             let Some(mut bytes) = write_head(core, &head) else { return self.remove(core, key) };
             chunks.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
-            let answer = Answer { bytes: bytes.into(), close: head.connection == Connection::Close, stage };
+            let whole = Octets::Copied(bytes.into());
+            let answer = Answer { octets: whole, close: head.connection == Connection::Close, stage };
             if !close {
                 let index = core.shared.index.load();
                 self.answers.keep(&index, core.time.unix_seconds(), octets, &answer);
@@ -448,8 +451,12 @@ impl Http {
         let Some(peer) = self.connections.find(key) else { return };
         core.shared.metrics.response(Status::Ok.code());
         peer.close |= answer.close;
-        let (head, stage) = (Some(answer.bytes), answer.stage);
-        peer.state = State::Responding(Response { head, body: Body::Bytes(None), sending: false, cut: false, stage });
+        let (head, body) = match answer.octets {
+            Octets::Copied(bytes) => (Some(bytes), Body::Bytes(None)),
+            Octets::Sealed(sealed) => (None, Body::Sealed(Some(sealed))),
+        };
+        let stage = answer.stage;
+        peer.state = State::Responding(Response { head, body, sending: false, cut: false, stage });
         self.pump(core, key);
     }
 
@@ -461,15 +468,20 @@ impl Http {
         if response.cut || response.sending {
             return;
         }
-        let parts = match response.next_parts(core, key, quantum) {
-            Ok(parts) => parts,
+        let next = match response.next(core, key, quantum) {
+            Ok(next) => next,
             Err(NotReady::Drained) => return self.finish(core, key),
             Err(NotReady::Waiting) => return peer.set_deadline(core, key, limits::WAIT_DEADLINE),
             Err(NotReady::Failed) => return self.give_up(core, key),
         };
-        let bytes = parts.len() as u64;
-        let more = if response.is_drained() { More::Done } else { More::Follows };
-        let send = Operation::Send { connection: peer.id, parts, more };
+        let bytes = next.len() as u64;
+        // What ends a response is followed by the next quantum, or by the end of the stream, which then needs no segment of its own.
+        let ends = peer.close && peer.receive.is_none();
+        let more = if response.is_drained() && !ends { More::Done } else { More::Follows };
+        let send = match next {
+            NextSend::Parts(parts) => Operation::Send { connection: peer.id, parts, more },
+            NextSend::Sealed(sealed) => Operation::SendSealed { connection: peer.id, sealed },
+        };
         response.sending = true;
         if core.submit(token(Kind::HttpSend, key), send).is_none() {
             return self.remove(core, key);
@@ -590,6 +602,21 @@ impl Peer {
     }
 }
 
+/// What can be sent now.
+enum NextSend {
+    Parts(Parts),
+    Sealed(Sealed),
+}
+
+impl NextSend {
+    fn len(&self) -> usize {
+        match self {
+            NextSend::Parts(parts) => parts.len(),
+            NextSend::Sealed(sealed) => sealed.len(),
+        }
+    }
+}
+
 /// Why nothing can be sent now.
 enum NotReady {
     /// All was sent.
@@ -602,9 +629,10 @@ enum NotReady {
 
 impl Response {
     /// What can be sent now. The head waits for the first octets of a stored body, so that a missing chunk is a 503.
-    fn next_parts(&mut self, core: &mut Core, key: Key, quantum: u64) -> Result<Parts, NotReady> {
+    fn next(&mut self, core: &mut Core, key: Key, quantum: u64) -> Result<NextSend, NotReady> {
         let part = match &mut self.body {
             Body::Bytes(bytes) => bytes.take(),
+            Body::Sealed(sealed) => return sealed.take().map(NextSend::Sealed).ok_or(NotReady::Drained),
             Body::Stored { waiting: true, .. } => return Err(NotReady::Waiting),
             Body::Stored { range, .. } if range.is_empty() => None,
             Body::Stored { manifest, range, waiting } => {
@@ -620,12 +648,12 @@ impl Response {
                     Next::Failed => return Err(NotReady::Failed),
                 }
                 self.head = None;
-                return Ok(parts.into());
+                return Ok(NextSend::Parts(parts.into()));
             }
         };
         match (self.head.take(), part) {
-            (Some(head), Some(part)) => Ok([head, part].into()),
-            (Some(bytes), None) | (None, Some(bytes)) => Ok(bytes.into()),
+            (Some(head), Some(part)) => Ok(NextSend::Parts([head, part].into())),
+            (Some(bytes), None) | (None, Some(bytes)) => Ok(NextSend::Parts(bytes.into())),
             (None, None) => Err(NotReady::Drained),
         }
     }
@@ -635,6 +663,7 @@ impl Response {
         self.head.is_none()
             && match &self.body {
                 Body::Bytes(bytes) => bytes.is_none(),
+                Body::Sealed(sealed) => sealed.is_none(),
                 Body::Stored { range, .. } => range.is_empty(),
             }
     }

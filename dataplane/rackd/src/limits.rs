@@ -47,6 +47,8 @@ pub const RETRY_AFTER_SECONDS: u32 = 2;
 /// Octets of a file whose answers are made whole, head and body in one piece: what costs less to copy once a second than to
 /// gather each time.
 pub const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Octets of an answer from which on it is cheaper to refer to its pages than to copy them (`bench http`, http-64k-keepalive-64).
+pub const ANSWER_SEALED_BYTES_MIN: usize = 16 << 10;
 /// Octets of a request whose answer is kept: what firmware and loaders send is far shorter.
 pub const ANSWER_REQUEST_BYTES_MAX: usize = 1 << 10;
 /// Octets of all answers that a shard keeps for a second.
