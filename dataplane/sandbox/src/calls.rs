@@ -111,6 +111,9 @@ fn rack() -> Result<Rules, Error> {
     let kind = libc::SOCK_DGRAM as u32;
     let of_family = |family: i32| rule([argument(0, Op::Eq, family as u32), argument(1, datagram.clone(), kind)]);
     rules.insert(libc::SYS_socket, vec![of_family(libc::AF_INET)?, of_family(libc::AF_INET6)?]);
+    // Memory files for what is sent by reference, if they can never be executed.
+    let not_executable = argument(1, Op::MaskedEq(libc::MFD_NOEXEC_SEAL.into()), libc::MFD_NOEXEC_SEAL);
+    rules.insert(libc::SYS_memfd_create, vec![rule([not_executable])?]);
     // Blocking mode, close-on-exec, whether the log is a terminal, and an interface's index.
     let requests = [libc::FIONBIO, libc::FIOCLEX, libc::TCGETS, libc::SIOCGIFINDEX];
     let ioctl = requests.into_iter().map(|request| rule([argument(1, Op::Eq, request as u32)]));
@@ -237,6 +240,7 @@ const SOCKETS: &[c_long] = &[
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,
     libc::SYS_recvmmsg,
+    libc::SYS_sendfile,
 ];
 
 /// The ring and epoll.
@@ -330,9 +334,11 @@ mod tests {
         let both: Vec<_> = NEVER.iter().filter(|call| rack.contains_key(*call)).collect();
         // The ring is the rack's alone (threat model, T20).
         assert_eq!(both, [&libc::SYS_io_uring_setup, &libc::SYS_io_uring_enter, &libc::SYS_io_uring_register]);
-        for call in [libc::SYS_execve, libc::SYS_execveat, libc::SYS_fork, libc::SYS_kill, libc::SYS_memfd_create] {
+        for call in [libc::SYS_execve, libc::SYS_execveat, libc::SYS_fork, libc::SYS_kill] {
             assert!(!rack.contains_key(&call), "{call}");
         }
+        // Only with a flag: no rule would mean whatever the arguments.
+        assert!(!rack[&libc::SYS_memfd_create].is_empty());
         assert!(!filter().unwrap().contains_key(&libc::SYS_openat));
     }
 }
