@@ -66,7 +66,14 @@ impl Rack {
         // iPXE waits long for a router advertisement where there is none.
         process::run(self.network.command("ip").args(["address", "add", "fd00:77::1/64", "dev", BRIDGE]))?;
         let mut dnsmasq = self.network.command("dnsmasq");
-        dnsmasq.args(["--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--pid-file=", "--port=0"]);
+        dnsmasq.args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--user=root",
+            "--group=",
+            "--pid-file=",
+            "--port=0",
+        ]);
         dnsmasq.args(["--bind-interfaces", "--no-ping", "--log-facility=-"]);
         dnsmasq.arg(format!("--interface={BRIDGE}"));
         dnsmasq.args(["--dhcp-range=10.77.0.10,10.77.0.99,255.255.240.0,1h", "--dhcp-range=fd00:77::,ra-only"]);

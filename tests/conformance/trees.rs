@@ -67,7 +67,14 @@ impl Rack {
     /// dnsmasq gives addresses, this boot file, and by TFTP the files under `root`.
     fn start_dnsmasq(&mut self, root: &Path, boot_file: &str) {
         let mut dnsmasq = self.network.command("dnsmasq");
-        dnsmasq.args(["--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--pid-file=", "--port=0"]);
+        dnsmasq.args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--user=root",
+            "--group=",
+            "--pid-file=",
+            "--port=0",
+        ]);
         dnsmasq.args(["--bind-interfaces", "--no-ping", "--dhcp-range=10.77.0.10,10.77.0.99,255.255.240.0,1h"]);
         dnsmasq.arg(format!("--interface={BRIDGE}")).arg(format!("--dhcp-boot={boot_file},,10.77.0.1"));
         // Shim finds its own folder by the field of the message, not by the option.
