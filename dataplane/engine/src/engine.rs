@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bootstorm_journal::Live;
 use bootstorm_proto::dhcp::server::Destination;
 use bootstorm_snapshot::{Ipv4Net, Mac, Observation, Observed, Stage, Subject, View};
 
@@ -12,9 +13,9 @@ use crate::agent::{Answer, HeldPlans};
 use crate::attempts::{Attempts, Who};
 use crate::counters::{Counter, Counters};
 use crate::index::Index;
-use crate::leases::Leases;
+use crate::leases::{Lease, Leases};
 use crate::ndp::AdvertiseTo;
-use crate::record::{Record, RecordError};
+use crate::record::{LEASE_BYTES, Record, RecordError};
 use crate::spool::{Spool, Worth};
 use crate::waiting::{Rank, Waiting};
 use crate::{Time, limits};
@@ -207,19 +208,21 @@ impl Engine {
     }
 
     /// What must be in the journal for [`Engine::recover`] to know everything: for its compaction. Stands for all records
-    /// handed out so far.
-    pub fn live_records(&self) -> Vec<Vec<u8>> {
+    /// handed out so far. Leases are copied here and encoded where they are written: there may be a million of them.
+    pub fn live_records(&self) -> Live {
+        let leases: Vec<Lease> = self.leases.all().copied().collect();
+        let count = leases.len() as u64;
+        let leases = Live::new(leases.into_iter().map(|lease| lease.encode()), count, count * LEASE_BYTES as u64);
         let (acknowledged, last_number) = self.spool.marks();
         let marks = Record::Spool { acknowledged, last_number };
-        let leases = self.leases.all().copied().map(Record::Lease);
         let quarantine = self
             .leases
             .quarantined()
             .map(|(address, until_unix_seconds)| Record::Quarantine { address, until_unix_seconds });
         let states = self.attempts.all().cloned().map(|state| Record::State(Box::new(state)));
         let spool = self.spool.kept().cloned().map(|observation| Record::Observed(Box::new(observation)));
-        let all = leases.chain(quarantine).chain(states).chain(spool).chain([marks]);
-        all.map(|record| record.encode()).collect()
+        let rest = quarantine.chain(states).chain(spool).chain([marks]);
+        leases.chain(Live::from(rest.map(|record| record.encode()).collect::<Vec<_>>()))
     }
 
     /// The indexes in use.

@@ -16,7 +16,7 @@ const VERSION: u8 = b'1';
 const LEASE: u8 = b'L';
 const LEASE_OBSERVED: u8 = b'O';
 /// Octets of a lease's form: kind, ended, architecture, whether there is a circuit, MAC, address, subnet, end, circuit.
-const LEASE_BYTES: usize = 4 + 6 + 4 + 8 + 8 + 8;
+pub(crate) const LEASE_BYTES: usize = 4 + 6 + 4 + 8 + 8 + 8;
 /// Octets of an observed lease's form: kind, number, time, MAC, address, subnet, end.
 const LEASE_OBSERVED_BYTES: usize = 1 + 8 + 8 + 6 + 4 + 8 + 8;
 

@@ -2,8 +2,8 @@
 
 use std::io;
 
-/// An error of the journal. Only [`Error::RecordTooLarge`], [`Error::BatchTooLarge`] and [`Error::SegmentFull`] leave
-/// the journal as it was; after any other error of a write it is stopped.
+/// An error of the journal. [`Error::RecordTooLarge`], [`Error::BatchTooLarge`], [`Error::SegmentFull`], [`Error::Compacting`] and
+/// [`Error::Contradiction`] leave the journal as it was; after any other error of a write it is stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The caller's: a payload over [`crate::limits::RECORD_BYTES_MAX`].
@@ -28,6 +28,12 @@ pub enum Error {
         /// Octets in the segment.
         bytes: u64,
     },
+    /// The caller's: a compaction is under way.
+    #[error("journal is being compacted; try again after it")]
+    Compacting,
+    /// The caller's: the records of a compaction are not what was said of them; the old segment stays in use.
+    #[error("records of a compaction are not as many or as long as was said; this is a defect, report it")]
+    Contradiction,
     /// The environment's: the disk refused an operation.
     #[error("journal: {operation} `{name}` failed; check the disk and its free space, then start the rack again")]
     Disk {
@@ -77,9 +83,10 @@ impl Error {
     /// Whether the same call may succeed later on the same journal (after compaction, or with a smaller batch).
     pub fn is_retryable(&self) -> bool {
         match self {
-            Error::SegmentFull { .. } => true,
+            Error::SegmentFull { .. } | Error::Compacting => true,
             Error::RecordTooLarge { .. }
             | Error::BatchTooLarge { .. }
+            | Error::Contradiction
             | Error::Disk { .. }
             | Error::Stopped
             | Error::InUse { .. }

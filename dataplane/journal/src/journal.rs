@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::{Range, RangeInclusive};
 
+use crate::compaction::{Compaction, Live, Slice};
 use crate::error::Error;
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_RECORDS_MAX, COMPACT_BYTES_MIN, COMPACT_GROWTH, RECORD_BYTES_MAX, SEGMENT_BYTES_MAX,
@@ -11,8 +12,6 @@ use crate::record::{FRAME_BYTES, Frame, HEADER_BYTES, Key, SegmentHeader};
 use crate::{Disk, RealDisk};
 
 const TEMPORARY: &str = "segment.tmp";
-/// Octets of a snapshot that are gathered before one append while it is written.
-const COMPACT_WRITE_BYTES: usize = 1 << 20;
 
 /// What to do when records that were durable cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,7 +62,7 @@ pub struct Committed {
     pub last_sequence: u64,
     /// Octets of the segment.
     pub segment_bytes: u64,
-    /// Whether the segment has grown so far over its snapshot that [`Journal::compact`] is worth its cost.
+    /// Whether the segment has grown so far over its snapshot that a compaction is worth its cost, and none is under way.
     pub compaction_due: bool,
 }
 
@@ -80,6 +79,7 @@ pub struct Journal<D: Disk> {
     durable_sequence: u64,
     stopped: bool,
     buffer: Vec<u8>,
+    compaction: Option<Compaction<D::File>>,
 }
 
 impl Journal<RealDisk> {
@@ -152,6 +152,7 @@ impl<D: Disk> Journal<D> {
             durable_sequence: recovered.last_sequence,
             stopped: false,
             buffer: Vec::new(),
+            compaction: None,
         };
         if recovered.damaged {
             // What is kept gets a sound segment of its own; a snapshot with a hole could not be appended to.
@@ -164,8 +165,8 @@ impl<D: Disk> Journal<D> {
     fn create(mut disk: D) -> Result<(Journal<D>, Recovered), Error> {
         let key = disk.random_key().map_err(at("random key for", "."))?;
         let header = SegmentHeader { epoch: 1, base_sequence: 0, snapshot_bytes: 0, key };
-        let no_records: [&[u8]; 0] = [];
-        let file = write_segment(&mut disk, &header, &no_records)?;
+        let mut file = begin_segment(&mut disk, &header)?;
+        disk.sync(&mut file).map_err(at("sync", TEMPORARY))?;
         disk.rename(TEMPORARY, &segment_name(1)).map_err(at("rename", TEMPORARY))?;
         disk.sync_dir().map_err(at("sync directory", "."))?;
         let journal = Journal {
@@ -179,6 +180,7 @@ impl<D: Disk> Journal<D> {
             durable_sequence: 0,
             stopped: false,
             buffer: Vec::new(),
+            compaction: None,
         };
         let recovered =
             Recovered { segment: Vec::new(), records: Vec::new(), last_sequence: 0, torn_bytes: 0, damaged: false };
@@ -223,6 +225,9 @@ impl<D: Disk> Journal<D> {
         }
         self.segment_bytes += bytes as u64;
         self.last_sequence = sequence;
+        if let Some(compaction) = &mut self.compaction {
+            compaction.keep(batch);
+        }
         Ok(first..=sequence)
     }
 
@@ -248,40 +253,84 @@ impl<D: Disk> Journal<D> {
         Committed {
             last_sequence: self.durable_sequence,
             segment_bytes: self.segment_bytes,
-            compaction_due: grown >= worth || self.segment_bytes >= SEGMENT_BYTES_MAX / 2,
+            compaction_due: self.compaction.is_none()
+                && (grown >= worth || self.segment_bytes >= SEGMENT_BYTES_MAX / 2),
         }
     }
 
-    /// Replaces everything written so far by `live`, in this order: a new segment is written and synced, takes its
-    /// name by rename, the directory is synced, and only then does the old segment go. `live` must stand for all
-    /// records appended so far; records that were not committed yet are covered by it and durable afterwards.
+    /// Begins to replace everything written so far by `live`, which must stand for all records appended so far; those that
+    /// were not committed yet are covered by it. [`Journal::step_compaction`] goes on, and batches may be appended and
+    /// committed in between.
     ///
-    /// A failure before the rename (a full disk) leaves the old segment in use and is reported; after it, the journal
-    /// stops.
-    pub fn compact<P: AsRef<[u8]>>(&mut self, live: &[P]) -> Result<Committed, Error> {
+    /// A snapshot over the limit, a compaction that is under way and a full disk are refused, with nothing changed.
+    pub fn begin_compaction(&mut self, live: impl Into<Live>) -> Result<(), Error> {
         if self.stopped {
             return Err(Error::Stopped);
         }
-        let mut snapshot_bytes = 0u64;
-        for payload in live {
-            snapshot_bytes = snapshot_bytes.saturating_add(record_bytes(payload.as_ref())? as u64);
+        if self.compaction.is_some() {
+            return Err(Error::Compacting);
         }
+        let live = live.into();
+        let snapshot_bytes = live.segment_bytes();
         if snapshot_bytes + HEADER_BYTES as u64 > SEGMENT_BYTES_MAX {
             return Err(Error::SegmentFull { bytes: snapshot_bytes });
         }
         let epoch = self.epoch + 1;
         let header = SegmentHeader { epoch, base_sequence: self.last_sequence, snapshot_bytes, key: self.key };
-        let file = write_segment(&mut self.disk, &header, live)?;
-        let (old, new) = (segment_name(self.epoch), segment_name(epoch));
+        let file = begin_segment(&mut self.disk, &header)?;
+        self.compaction = Some(Compaction::new(file, header, live));
+        Ok(())
+    }
+
+    /// Whether a compaction is under way.
+    pub fn is_compacting(&self) -> bool {
+        self.compaction.is_some()
+    }
+
+    /// Writes and syncs the next slice of a compaction; `None` until it is done, and if none is under way. With the last slice
+    /// the new segment takes its name by rename, the directory is synced, and only then does the old segment go; everything
+    /// appended so far is durable then.
+    ///
+    /// A failure before the rename (a full disk) ends the compaction, leaves the old segment in use and is reported; after it,
+    /// the journal stops.
+    pub fn step_compaction(&mut self) -> Result<Option<Committed>, Error> {
+        let Some(mut compaction) = self.compaction.take() else { return Ok(None) };
+        let slice = compaction.slice();
+        let (bytes, last_sequence) = match &slice {
+            Slice::Snapshot(bytes) => (bytes, None),
+            Slice::Last(bytes, last_sequence) => (bytes, Some(*last_sequence)),
+            Slice::Contradiction => {
+                let _ = self.disk.remove(TEMPORARY);
+                return Err(Error::Contradiction);
+            }
+        };
+        let (disk, file) = (&mut self.disk, &mut compaction.file);
+        if let Err(source) = disk.append(file, bytes).and_then(|()| disk.sync(file)) {
+            // The first error is the one to report; a file that stays behind is removed when the journal is opened.
+            let _ = self.disk.remove(TEMPORARY);
+            return Err(at("write", TEMPORARY)(source));
+        }
+        let Some(last_sequence) = last_sequence else {
+            self.compaction = Some(compaction);
+            return Ok(None);
+        };
+        debug_assert_eq!(last_sequence, self.last_sequence, "the tail has every batch since the beginning");
+        self.take_over(compaction).map(Some)
+    }
+
+    /// The new segment takes its name.
+    fn take_over(&mut self, compaction: Compaction<D::File>) -> Result<Committed, Error> {
+        let Compaction { file, header, bytes: segment_bytes, .. } = compaction;
+        let (old, new) = (segment_name(self.epoch), segment_name(header.epoch));
         let renamed = self.disk.rename(TEMPORARY, &new).map_err(at("rename", TEMPORARY));
         if let Err(error) = renamed.and_then(|()| self.disk.sync_dir().map_err(at("sync directory", "."))) {
             self.stopped = true;
             return Err(error);
         }
         self.file = file;
-        self.epoch = epoch;
-        self.snapshot_bytes = snapshot_bytes;
-        self.segment_bytes = HEADER_BYTES as u64 + snapshot_bytes;
+        self.epoch = header.epoch;
+        self.snapshot_bytes = header.snapshot_bytes;
+        self.segment_bytes = segment_bytes;
         self.durable_sequence = self.last_sequence;
         // If this fails or is lost in a crash, the next opening removes it: the higher epoch counts.
         if let Err(source) = self.disk.remove(&old) {
@@ -289,6 +338,19 @@ impl<D: Disk> Journal<D> {
             return Err(at("remove", &old)(source));
         }
         Ok(self.committed())
+    }
+
+    /// A compaction at one go: [`Journal::begin_compaction`], and every step of it.
+    pub fn compact<P: AsRef<[u8]>>(&mut self, live: &[P]) -> Result<Committed, Error> {
+        for payload in live {
+            record_bytes(payload.as_ref())?;
+        }
+        self.begin_compaction(live.iter().map(|payload| payload.as_ref().to_vec()).collect::<Vec<_>>())?;
+        loop {
+            if let Some(committed) = self.step_compaction()? {
+                return Ok(committed);
+            }
+        }
     }
 
     /// Sequence of the last appended record; 0 if there was none.
@@ -312,32 +374,15 @@ impl<D: Disk> Journal<D> {
     }
 }
 
-/// Writes header and snapshot to the temporary file and syncs it. On an error the file is removed if that can be done;
-/// opening removes it too.
-fn write_segment<D: Disk, P: AsRef<[u8]>>(disk: &mut D, header: &SegmentHeader, live: &[P]) -> Result<D::File, Error> {
-    let write = |disk: &mut D| -> io::Result<D::File> {
+/// Makes the temporary file with a header. On an error it is removed if that can be done; opening removes it too.
+fn begin_segment<D: Disk>(disk: &mut D, header: &SegmentHeader) -> Result<D::File, Error> {
+    let begin = |disk: &mut D| -> io::Result<D::File> {
         let mut file = disk.create(TEMPORARY)?;
-        let mut buffer = header.emit().to_vec();
-        for (index, payload) in live.iter().enumerate() {
-            let frame = Frame {
-                epoch: header.epoch,
-                sequence: header.base_sequence,
-                durable_sequence: header.base_sequence,
-                batch_end: index + 1 == live.len(),
-                snapshot: true,
-            };
-            frame.emit(&header.key, payload.as_ref(), &mut buffer);
-            if buffer.len() >= COMPACT_WRITE_BYTES {
-                disk.append(&mut file, &buffer)?;
-                buffer.clear();
-            }
-        }
-        disk.append(&mut file, &buffer)?;
-        disk.sync(&mut file)?;
+        disk.append(&mut file, &header.emit())?;
         Ok(file)
     };
-    write(disk).map_err(|source| {
-        // The first error is the one to report; a file that stays behind is removed when the journal is opened.
+    begin(disk).map_err(|source| {
+        // The first error is the one to report.
         let _ = disk.remove(TEMPORARY);
         at("write", TEMPORARY)(source)
     })

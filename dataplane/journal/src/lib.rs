@@ -26,7 +26,7 @@
 //!  32  first 16 octets of BLAKE3, keyed, over octets 0..32 and the payload
 //! ```
 //!
-//! The records of the snapshot (what [`Journal::compact`] was given) follow the header and all carry the base
+//! The records of the snapshot (what [`Journal::begin_compaction`] was given) follow the header and all carry the base
 //! sequence; the records after them count up from there. The key is random for each directory, so octets that happen
 //! to look like a record of another journal (an old block of the disk, a payload with a copy in it) are no record. It
 //! guards against accidents; it is not a secret.
@@ -35,6 +35,7 @@
 //! off. If a later record says that the bad place was already durable, then the medium lost something that was
 //! promised: opening is refused with [`Error::Damaged`] unless the operator chose [`OnDamage::KeepWholePrefix`].
 
+mod compaction;
 mod disk;
 mod error;
 mod journal;
@@ -43,6 +44,7 @@ mod record;
 pub mod sim;
 mod thread;
 
+pub use compaction::Live;
 pub use disk::{Disk, RealDisk};
 pub use error::Error;
 pub use journal::{Committed, Journal, OnDamage, Recovered};

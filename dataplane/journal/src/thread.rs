@@ -1,4 +1,4 @@
-//! The thread that owns a journal: whatever waits in its queue shares one sync.
+//! The thread that owns a journal: whatever waits in its queue shares one sync, and a compaction goes on between the syncs.
 
 use std::io;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, QUEUE_BYTES_MAX, QUEUE_REQUESTS_MAX, RECORD_BYTES_MAX};
 use crate::record::FRAME_BYTES;
-use crate::{Committed, Disk, Error, Journal};
+use crate::{Committed, Disk, Error, Journal, Live};
 
 /// What the journal's thread tells, in the order in which it happened. Given to `notify` on that thread, which must
 /// neither block nor take long: hand it on and wake the reader.
@@ -48,6 +48,14 @@ impl<T> SubmitError<T> {
         }
     }
 
+    fn map<U>(self, change: impl FnOnce(T) -> U) -> SubmitError<U> {
+        match self {
+            SubmitError::Busy(payloads) => SubmitError::Busy(change(payloads)),
+            SubmitError::Stopped(payloads) => SubmitError::Stopped(change(payloads)),
+            SubmitError::TooLarge(payloads) => SubmitError::TooLarge(change(payloads)),
+        }
+    }
+
     /// The payloads, for another try.
     pub fn into_inner(self) -> T {
         match self {
@@ -58,7 +66,7 @@ impl<T> SubmitError<T> {
 
 enum Request {
     Append { batch: Vec<Vec<u8>>, bytes: usize },
-    Compact { live: Vec<Vec<u8>> },
+    Compact { live: Live },
 }
 
 /// Handle of the journal's thread. There is one owner, so sequences can be given at once: a submitted batch has the
@@ -103,15 +111,20 @@ impl JournalThread {
         if self.queued_bytes.load(Ordering::Relaxed).saturating_add(bytes) > QUEUE_BYTES_MAX {
             return Err(SubmitError::Busy(batch));
         }
-        self.send(Request::Append { batch, bytes }, bytes)?;
+        self.send(Request::Append { batch, bytes }, bytes).map_err(|refused| {
+            refused.map(|request| match request {
+                Request::Append { batch, .. } => batch,
+                Request::Compact { .. } => Vec::new(),
+            })
+        })?;
         self.last_sequence += records;
         Ok(self.last_sequence)
     }
 
-    /// Queues a compaction (see [`Journal::compact`]): `live` must stand for everything submitted before this call. It
+    /// Queues a compaction (see [`Journal::begin_compaction`]): `live` must stand for everything submitted before this call. It
     /// is bounded by the segment's limit, not by the queue's octets, and at most one should be under way.
-    pub fn compact(&mut self, live: Vec<Vec<u8>>) -> Result<(), SubmitError<Vec<Vec<u8>>>> {
-        self.send(Request::Compact { live }, 0)
+    pub fn compact(&mut self, live: impl Into<Live>) -> Result<(), SubmitError<()>> {
+        self.send(Request::Compact { live: live.into() }, 0).map_err(|refused| refused.map(drop))
     }
 
     /// Sequence of the last record submitted.
@@ -124,20 +137,14 @@ impl JournalThread {
         self.finish();
     }
 
-    fn send(&mut self, request: Request, bytes: usize) -> Result<(), SubmitError<Vec<Vec<u8>>>> {
-        let payloads = |request| match request {
-            Request::Append { batch, .. } => batch,
-            Request::Compact { live } => live,
-        };
-        let Some(sender) = &self.sender else {
-            return Err(SubmitError::Stopped(payloads(request)));
-        };
+    fn send(&mut self, request: Request, bytes: usize) -> Result<(), SubmitError<Request>> {
+        let Some(sender) = &self.sender else { return Err(SubmitError::Stopped(request)) };
         self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         sender.try_send(request).map_err(|refused| {
             self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             match refused {
-                TrySendError::Full(request) => SubmitError::Busy(payloads(request)),
-                TrySendError::Disconnected(request) => SubmitError::Stopped(payloads(request)),
+                TrySendError::Full(request) => SubmitError::Busy(request),
+                TrySendError::Disconnected(request) => SubmitError::Stopped(request),
             }
         })
     }
@@ -168,25 +175,48 @@ struct Worker<D: Disk, N> {
 impl<D: Disk, N: Fn(Report)> Worker<D, N> {
     fn run(mut self) {
         let mut carried = None;
-        while let Some(request) = carried.take().or_else(|| self.receiver.recv().ok()) {
-            let outcome = match request {
-                Request::Append { batch, bytes } => {
-                    let (group, left) = self.gather(batch, bytes);
-                    carried = left;
-                    self.journal.append(&group).and_then(|_| self.journal.commit()).map(Report::Committed)
-                }
-                Request::Compact { live } => match self.journal.compact(&live) {
-                    Err(error) if !self.journal.is_stopped() => Ok(Report::CompactionFailed(error)),
-                    outcome => outcome.map(Report::Compacted),
+        loop {
+            let next = match carried.take() {
+                Some(request) => Some(request),
+                None if self.journal.is_compacting() => self.receiver.try_recv().ok(),
+                None => match self.receiver.recv() {
+                    Ok(request) => Some(request),
+                    Err(_) => return,
                 },
             };
-            match outcome {
-                Ok(report) => (self.notify)(report),
+            let outcome = match next {
+                Some(Request::Append { batch, bytes }) => {
+                    let (group, left) = self.gather(batch, bytes);
+                    carried = left;
+                    let committed = self.journal.append(&group).and_then(|_| self.journal.commit());
+                    committed.map(|committed| Some(Report::Committed(committed)))
+                }
+                Some(Request::Compact { live }) => {
+                    let begun = self.journal.begin_compaction(live);
+                    self.unless_stopped(begun.map(|()| None))
+                }
+                None => Ok(None),
+            };
+            let stepped = outcome.and_then(|report| {
+                report.into_iter().for_each(|report| (self.notify)(report));
+                let step = self.journal.step_compaction();
+                self.unless_stopped(step.map(|committed| committed.map(Report::Compacted)))
+            });
+            match stepped {
+                Ok(report) => report.into_iter().for_each(|report| (self.notify)(report)),
                 Err(error) => {
                     (self.notify)(Report::Stopped(error));
                     return;
                 }
             }
+        }
+    }
+
+    /// A compaction that fails is told, and ends nothing but itself while the journal goes on.
+    fn unless_stopped(&self, outcome: Result<Option<Report>, Error>) -> Result<Option<Report>, Error> {
+        match outcome {
+            Err(error) if !self.journal.is_stopped() => Ok(Some(Report::CompactionFailed(error))),
+            outcome => outcome,
         }
     }
 

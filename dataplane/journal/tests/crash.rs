@@ -2,7 +2,7 @@
 //! committed for certain, perhaps followed by whole batches that were appended but not acknowledged.
 
 use bootstorm_journal::sim::{Fault, Random, SimDisk};
-use bootstorm_journal::{Error, Journal, JournalThread, OnDamage, Report, SubmitError, limits};
+use bootstorm_journal::{Error, Journal, JournalThread, Live, OnDamage, Report, SubmitError, limits};
 use std::sync::mpsc;
 
 /// What the journal should hold: all batches (a compaction replaces them by one) and how many are surely durable.
@@ -45,12 +45,46 @@ fn recovered(disk: &SimDisk) -> (Journal<SimDisk>, Vec<Vec<u8>>, u64) {
     (journal, records, recovered.last_sequence)
 }
 
+/// What a compaction is to hold; now and then more than one slice of it.
+fn live_records(random: &mut Random) -> Vec<Vec<u8>> {
+    let mut live: Vec<Vec<u8>> = (0..random.below(8)).map(|_| payload(random)).collect();
+    if random.below(32) == 0 {
+        live.extend((0..3).map(|n| vec![n; 150_000]));
+    }
+    live
+}
+
 /// One life of the journal: steps until the fault strikes or the steps are done; then the model says what may be left.
 fn live(journal: &mut Journal<SimDisk>, model: &mut Model, random: &mut Random, steps: usize) {
+    // What a compaction under way is to hold, and the batches there were when it began.
+    let mut under_way: Option<(Vec<Vec<u8>>, usize)> = None;
     for _ in 0..steps {
-        match random.below(10) {
-            0 => {
-                let live: Vec<Vec<u8>> = (0..random.below(8)).map(|_| payload(random)).collect();
+        match random.below(12) {
+            10 if under_way.is_none() => {
+                let live = live_records(random);
+                if journal.begin_compaction(live.clone()).is_ok() {
+                    under_way = Some((live, model.batches.len()));
+                }
+            }
+            10 | 11 => {
+                let Some((live, begun)) = under_way.take() else { continue };
+                let tail = model.batches[begun..].to_vec();
+                match journal.step_compaction() {
+                    Ok(None) => under_way = Some((live, begun)),
+                    Ok(Some(committed)) => {
+                        assert_eq!(committed.last_sequence, journal.last_sequence());
+                        let batches = [vec![live], tail].concat();
+                        *model = Model { durable: batches.len(), batches, alternative: None };
+                    }
+                    Err(_) if journal.is_stopped() => {
+                        model.alternative = Some(Model::flat(&[vec![live], tail].concat()));
+                        return;
+                    }
+                    Err(_) => {}
+                }
+            }
+            0 if under_way.is_none() => {
+                let live = live_records(random);
                 match journal.compact(&live) {
                     Ok(_) => *model = Model { batches: vec![live], durable: 1, alternative: None },
                     Err(_) if journal.is_stopped() => {
@@ -290,6 +324,29 @@ fn the_thread_reports_every_sequence_in_order_and_groups_them() {
     let (_, records, last) = recovered(&disk.crash(3));
     assert_eq!(records, [b"all".to_vec(), b"after".to_vec(), b"wards".to_vec()]);
     assert_eq!(last, 2002);
+}
+
+#[test]
+fn records_that_are_not_as_was_said_change_nothing() {
+    let disk = SimDisk::new(12);
+    let (mut journal, _, _) = recovered(&disk);
+    journal.append(&[b"kept".to_vec()]).unwrap();
+    let two = || [b"ab".to_vec(), b"cd".to_vec()].into_iter();
+    for (count, bytes) in [(1, 4), (3, 4), (2, 3), (2, 5), (0, 0)] {
+        journal.begin_compaction(Live::new(two(), count, bytes)).unwrap();
+        assert!(matches!(journal.begin_compaction(vec![]), Err(Error::Compacting)));
+        assert!(matches!(journal.step_compaction(), Err(Error::Contradiction)), "{count} records, {bytes} bytes");
+        assert!(!journal.is_stopped() && !journal.is_compacting());
+    }
+    journal.commit().unwrap();
+    assert_eq!(recovered(&disk.crash(1)).1, [b"kept".to_vec()]);
+    journal.begin_compaction(Live::new(two(), 2, 4)).unwrap();
+    journal.append(&[b"after".to_vec()]).unwrap();
+    let committed = journal.commit().unwrap();
+    assert!(!committed.compaction_due && journal.is_compacting());
+    assert_eq!(journal.step_compaction().unwrap().map(|committed| committed.last_sequence), Some(2));
+    let (journal, records, last) = recovered(&disk.crash(2));
+    assert_eq!((records, last, journal.epoch()), (vec![b"ab".to_vec(), b"cd".to_vec(), b"after".to_vec()], 2, 2));
 }
 
 #[test]
