@@ -478,6 +478,9 @@ impl Engine {
             return Err(Refusal::OutOfOrder);
         }
         let effect = effect(report, subject, &plan)?;
+        if effect.leaving {
+            self.give_leases_back(now, who);
+        }
         self.attempts.change(who, |state| {
             if let Some(agent) = &mut state.agent {
                 agent.report_sequence = sequence;

@@ -596,9 +596,45 @@ impl Engine {
 
     fn lease_times(&self, context: &Context<'_>) -> Option<LeaseTimes> {
         let site = self.view().site.as_ref()?;
-        let booting = !context.known || context.client.is_boot_firmware();
+        let booting = !context.known
+            || context.client.is_boot_firmware()
+            || context.machine.is_some_and(|machine| self.has_work(machine));
         let seconds = if booting { site.boot_lease_seconds } else { site.lease_seconds };
         Some(LeaseTimes::new(seconds.max(60)))
+    }
+
+    /// Whether the agent is to do something on a machine: who asks for its address is the agent, and will be gone soon.
+    fn has_work(&self, machine: MachineId) -> bool {
+        let Some(Answer::Agent { operation, .. }) = self.index.boot(machine).map(|boot| boot.answer) else {
+            return false;
+        };
+        let state = self.attempts.get(Who::Machine { machine });
+        state.is_none_or(|state| state.operation != Some(operation) || state.outcome.is_none())
+    }
+
+    /// The agent leaves: the short leases that brought it up end soon, unless what is started now takes them over. Addresses
+    /// that are kept for the machine are its own.
+    pub(crate) fn give_leases_back(&mut self, now: Time, who: Who) {
+        let index = Arc::clone(&self.index);
+        let macs = match who {
+            Who::Machine { machine } => index.boot(machine).map(|boot| boot.macs.clone()).unwrap_or_default(),
+            Who::Enrolment { mac, .. } => vec![mac],
+        };
+        let short = index.view().site.as_ref().map_or(0, |site| u64::from(site.boot_lease_seconds.max(60)));
+        let (soon, long) = (now.unix_seconds() + limits::GIVEN_BACK_SECONDS, now.unix_seconds() + short);
+        let subnets = index.view().subnets.keys();
+        let clients = subnets.flat_map(|subnet| macs.iter().map(|mac| (*subnet, *mac)));
+        for lease in clients.filter_map(|(subnet, mac)| self.leases.of_client(subnet, mac).copied()).collect::<Vec<_>>()
+        {
+            let ends = lease.until_unix_seconds;
+            if lease.ended || index.is_reserved(lease.address) || ends <= soon || ends > long {
+                continue;
+            }
+            let lease = Lease { until_unix_seconds: soon, ..lease };
+            self.leases.put(lease);
+            self.journal(Record::Lease(lease));
+            self.counters.add("dhcp", "given_back");
+        }
     }
 
     /// An Offer or Ack with everything in it.

@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+/// Seconds that a short lease goes on when its agent has said that it leaves: its last words still need the address.
+pub const GIVEN_BACK_SECONDS: u64 = 30;
 /// Offers open at a time. An offer is a promise of 30 s to a MAC address that anybody may invent (threat model T7).
 /// So many are asked for by a hall of machines that comes back from a power cut; each takes about 250 octets.
 pub const OFFERS_MAX: usize = 1 << 17;

@@ -6,14 +6,16 @@ mod support;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use bootstorm_engine::{AdvertiseTo, Output};
+use bootstorm_engine::script::Format;
+use bootstorm_engine::{AdvertiseTo, Output, Report, Request, ScriptRequest};
 use bootstorm_proto::dhcp::options::MessageType;
 use bootstorm_proto::dhcp::server::{Delivery, Destination};
 use bootstorm_proto::dhcp::wire::ProxyDhcpWait;
+use bootstorm_proto::http::server::Method;
 use bootstorm_proto::ndp::{ALL_ROUTERS, Received, RouterAdvertisement, RouterSolicitation};
 use bootstorm_snapshot::plan::After;
 use bootstorm_snapshot::record::{Answer as Boot, Record, Site, Unknown};
-use bootstorm_snapshot::{Mac, Observed, Stage};
+use bootstorm_snapshot::{ClaimHash, KeyHash, Mac, Observed, Stage};
 use clients::*;
 use support::*;
 
@@ -277,4 +279,44 @@ fn a_solicitation_is_answered_without_making_a_router() {
         rack.engine.handle_solicitation(at(now), INTERFACE, &received);
     }
     assert!(rack.drain().len() <= 100 && rack.engine.count("ndp_dropped", "rate") > 0);
+}
+
+/// The claim in a script's kernel command line.
+fn claim(script: &str) -> ClaimHash {
+    let (_, rest) = script.split_once("bootstorm.claim=").unwrap_or_else(|| panic!("no claim in {script}"));
+    let digits = rest.get(..32).unwrap_or_else(|| panic!("a short claim in {script}"));
+    let octets: Vec<u8> =
+        (0..16).map(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).expect("hexadecimal")).collect();
+    ClaimHash::of(&octets)
+}
+
+#[test]
+fn a_short_lease_is_given_back_when_its_agent_leaves() {
+    let mut view = site();
+    put_work(&mut view, 2, 7, erase(), After::PowerOff);
+    view.reservations.clear();
+    let mut rack = Rack::new(view);
+    let given = rack.lease(at(0), mac(2), IPXE);
+    let entropy = rack.entropy();
+    let request = ScriptRequest { ticket: 1, mac: mac(2), rack: RACK, format: Format::Ipxe, method: Method::Get };
+    rack.engine.handle_script(at(1_000), entropy, request);
+    let scripts = rack.drain();
+    let [Output::Script { text: Some(text), .. }] = scripts.as_slice() else { panic!("{scripts:?}") };
+    let key = KeyHash::of(b"key");
+    rack.engine.handle_request(at(2_000), 1, Request::Redeem { claim: claim(text), key });
+    rack.drain();
+    // The agent renews as an operating system would, and is none.
+    let renew = Say { client_ip: given, delivery: Delivery::Unicast, ..say(MessageType::Request, mac(2)) };
+    let (ack, _) = rack.answer(at(60_000), &renew).expect("an answer");
+    assert_eq!(ack.lease_seconds, Some(600), "short while there is work");
+    let finished = Request::Report { key, sequence: 1, report: Report::Finished };
+    rack.engine.handle_request(at(100_000), 2, finished);
+    rack.drain();
+    assert_eq!(rack.engine.lease_at(given).map(|lease| lease.until_unix_seconds), Some(at(130_000).unix_seconds()));
+    rack.restart(at(100_001));
+    rack.engine.handle_timeout(at(131_000));
+    rack.drain();
+    assert!(rack.engine.lease_at(given).is_none(), "it has ended");
+    let (offer, _) = rack.answer(at(140_000), &say(MessageType::Discover, mac(2))).expect("an offer");
+    assert_eq!((offer.your_ip, offer.lease_seconds), (given, Some(86_400)), "its system comes back to the address");
 }

@@ -165,6 +165,71 @@ fn dhcp_4_deep_nesting_and_empty_options_harm_nobody() {
 }
 
 #[test]
+fn dhcp_4_what_is_for_another_server_is_not_ours() {
+    let mut rack = Rack::new(networks());
+    let other = Some(Ipv4Addr::new(10, 0, 0, 99));
+    let (offer, _) = rack.answer(at(0), &discover(mac(50))).expect("an offer");
+    let requested = Some(offer.your_ip);
+    for kind in [MessageType::Request, MessageType::Decline] {
+        assert_eq!(rack.hear(at(1), &Say { requested, server: other, ..say(kind, mac(50)) }), [], "{kind:?}");
+    }
+    assert_eq!(rack.engine.count("dhcp_dropped", "wrong_server"), 2);
+    let again = rack.answer(at(2), &discover(mac(51))).expect("an offer").0.your_ip;
+    assert_eq!(again, Ipv4Addr::new(10, 0, 9, 2), "who goes elsewhere gives its offer back; the next is taken first");
+    let held = rack.lease(at(3), mac(52), &[]);
+    let release = Say { client_ip: held, server: other, ..say(MessageType::Release, mac(52)) };
+    assert_eq!(rack.hear(at(4), &release), []);
+    assert!(rack.engine.lease_at(held).is_some(), "its lease goes on");
+}
+
+#[test]
+fn dhcp_4_request_for_an_address_not_offered_or_held_is_refused_and_changes_nothing() {
+    let mut rack = Rack::new(networks());
+    let held = rack.lease(at(0), mac(60), &[]);
+    for requested in [held, Ipv4Addr::new(10, 0, 9, 2), RACK, Ipv4Addr::new(10, 0, 1, 1), Ipv4Addr::BROADCAST] {
+        let select = Say { requested: Some(requested), server: Some(RACK), ..say(MessageType::Request, mac(61)) };
+        assert_eq!(rack.kind(at(1), &select), Some(MessageType::Nak), "{requested}");
+    }
+    // RFC 2131 §4.3.2: who has rebooted and is not known gets no answer, unless its network is another.
+    let reboot = |requested| Say { requested: Some(requested), ..say(MessageType::Request, mac(61)) };
+    assert_eq!(rack.kind(at(2), &reboot(held)), None);
+    assert_eq!(rack.kind(at(2), &reboot(Ipv4Addr::new(192, 0, 2, 7))), Some(MessageType::Nak));
+    assert_eq!(rack.engine.lease_at(held).map(|lease| lease.mac), Some(mac(60)));
+    assert_eq!(rack.engine.stats().leases, 1);
+}
+
+#[test]
+fn dhcp_4_option_82_comes_back_as_it_was_sent_in_every_answer() {
+    let mut rack = Rack::new(networks());
+    let longest = [&[1, 253][..], &[0xee; 253]].concat();
+    for (n, information) in [(70, &b"\x01\x02\x00\x07\xfa\x00"[..]), (71, b"\xff"), (72, &longest)] {
+        let options: [(u8, &[u8]); 1] = [(82, information)];
+        let relay = Ipv4Addr::new(10, 3, 0, 200);
+        let said = Say { relay, options: &options, ..discover(mac(n)) };
+        let (offer, _) = rack.answer(at(0), &said).expect("an offer");
+        assert_eq!(offer.relay_agent_information.as_deref(), Some(information));
+        for (requested, expected) in [(offer.your_ip, MessageType::Ack), (RACK, MessageType::Nak)] {
+            let (requested, server) = (Some(requested), Some(RACK));
+            let said = Say { requested, server, relay, options: &options, ..say(MessageType::Request, mac(n)) };
+            let (answer, to) = rack.answer(at(1), &said).expect("an answer");
+            assert_eq!((answer.message_type, answer.relay_agent_information.as_deref()), (expected, Some(information)));
+            assert_eq!(to, Destination::Relay(std::net::SocketAddrV4::new(relay, 67)));
+        }
+    }
+}
+
+#[test]
+fn dhcp_4_host_names_of_clients_are_never_taken_over() {
+    let mut rack = Rack::new(networks());
+    for name in [&b"n001"[..], b"../../etc", b"a b;c", b"", &[b'x'; 64], &[0xff; 255]] {
+        let options: [(u8, &[u8]); 1] = [(12, name)];
+        let said = Say { options: &options, ..discover(mac(80)) };
+        let (offer, _) = rack.answer(at(0), &said).expect("an offer");
+        assert_eq!(offer.host_name, None, "{name:?}");
+    }
+}
+
+#[test]
 fn dhcp_4_packets_from_our_own_addresses_are_not_answered() {
     let mut rack = Rack::new(networks());
     let said = discover(mac(1));
