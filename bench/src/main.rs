@@ -39,7 +39,7 @@ enum Command {
     Store,
     /// DHCP beside Kea and dnsmasq
     Dhcp,
-    /// DNS servers of others, as ours has none yet
+    /// DNS beside NSD, Knot and BIND
     Dns,
     /// Whole nodes by the thousand beside the stacks that people use
     Storm {
@@ -52,6 +52,9 @@ enum Command {
         /// Let the peers have their turn in the storm of ten thousand too
         #[arg(long)]
         peers_too: bool,
+        /// One stack alone in the one case, for a look: no ratio and no record
+        #[arg(long, value_name = "NAME")]
+        stack: Option<storm::stack::Kind>,
     },
     /// Write the ratios of all records into docs/SPECIFICATION.md
     Specification {
@@ -128,8 +131,8 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         }
         Command::Dhcp => dhcp::run(&options)?,
         Command::Dns => dns::run(&options)?,
-        Command::Storm { rounds, firmware, peers_too } => {
-            storm::run(&options, &storm::Settings { rounds, firmware, peers_too })?;
+        Command::Storm { rounds, firmware, peers_too, stack } => {
+            storm::run(&options, &storm::Settings { rounds, firmware, peers_too, stack })?;
         }
         Command::ClientHttp { address, path, bodies, connections, seconds } => {
             let duration = seconds.map(Duration::from_secs);

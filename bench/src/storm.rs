@@ -35,6 +35,8 @@ pub struct Settings {
     pub firmware: String,
     /// Whether the peers have their turn in the storm of ten thousand too.
     pub peers_too: bool,
+    /// One stack alone, for a look: there is no ratio then.
+    pub stack: Option<Kind>,
 }
 
 const MIB: u64 = 1 << 20;
@@ -66,7 +68,12 @@ struct Storm {
 /// When a server does not come up or a client does not report; nothing is recorded then.
 pub fn run(options: &Options, settings: &Settings) -> Result<(), Failed> {
     let rounds = settings.rounds.unwrap_or(if options.quick { 1 } else { limits::STORM_ROUNDS });
-    let stacks = u32::try_from(Kind::ALL.len() * rounds).unwrap_or(u32::MAX);
+    if settings.stack.is_some() && options.case.is_none() {
+        let source = Error::Environment("one stack alone makes no record: name a case with --case".to_owned());
+        return Err(Failed::new("storm", source));
+    }
+    let kinds = settings.stack.map_or(Kind::ALL.len(), |_| 1);
+    let stacks = u32::try_from(kinds * rounds).unwrap_or(u32::MAX);
     let peers = if settings.peers_too { 4 } else { 1 };
     let plan: [Planned; 3] = [
         (TRUNC, limits::STORM_1000 * stacks),
@@ -101,15 +108,19 @@ fn cases(suite: &mut Suite<'_>, options: &Options, settings: &Settings, rounds: 
     let divisor = if options.quick { limits::STORM_QUICK_DIVISOR } else { 1 };
 
     let wanted: Vec<_> =
-        [(TRUNC, Bodies::Trunc), (COPY, Bodies::Copy)].into_iter().filter(|(case, _)| suite.plans(case)).collect();
+        [(TRUNC, Bodies::Trunc), (COPY, Bodies::Copy)].into_iter().filter(|(case, _)| suite.wants(case)).collect();
     if !wanted.is_empty() {
         let files = Files::make(&link, options, THOUSAND.divided(divisor), &place.path().join("thousand"))?;
         suite.note("files-1000", files.note.clone());
         for (case, bodies) in wanted {
             suite.takes(case);
             let plan = Plan { scenario: "storm", nodes: 1000 / divisor, bodies };
-            let storms = ground.rounds(&plan, &files, &Kind::ALL, rounds)?;
+            let kinds = settings.stack.map_or(Kind::ALL.to_vec(), |kind| vec![kind]);
+            let storms = ground.rounds(&plan, &files, &kinds, rounds)?;
             table(case, &storms);
+            if settings.stack.is_some() {
+                continue;
+            }
             compare(suite, case, &storms)?;
             suite.note(case, serde_json::to_value(&storms).unwrap_or_default());
         }
@@ -122,9 +133,16 @@ fn cases(suite: &mut Suite<'_>, options: &Options, settings: &Settings, rounds: 
         let files = Files::make(&link, options, TEN_THOUSAND.divided(divisor), &place.path().join("ten-thousand"))?;
         suite.note("files-10000", files.note.clone());
         let plan = Plan { scenario: "avalanche", nodes: 10_000 / divisor, bodies: Bodies::Trunc };
-        let kinds: &[Kind] = if settings.peers_too { &Kind::ALL } else { &[Kind::Ours] };
-        let storms = ground.rounds(&plan, &files, kinds, 1)?;
+        let kinds = match settings.stack {
+            Some(kind) => vec![kind],
+            None if settings.peers_too => Kind::ALL.to_vec(),
+            None => vec![Kind::Ours],
+        };
+        let storms = ground.rounds(&plan, &files, &kinds, 1)?;
         table(FIRMWARE, &storms);
+        if settings.stack.is_some() {
+            return Ok(());
+        }
         let ours = storms[&Kind::Ours].iter().map(Storm::sample).collect();
         let comparison = Comparison { case: FIRMWARE, peer: None, ours, theirs: Vec::new() };
         suite.measured(comparison, &[(Measure::FailedNodes, Goal::AtMost(0.0))])?;
@@ -309,13 +327,13 @@ fn table(case: &str, storms: &Storms) {
         storms.values().map(Vec::len).max().unwrap_or(0)
     });
     println!(
-        "{:<22}{:>10}{:>8}{:>12}{:>12}{:>10}{:>12}",
-        "stack", "makespan", "failed", "server CPU", "client CPU", "own MiB", "sockets MiB"
+        "{:<22}{:>10}{:>8}{:>12}{:>12}{:>10}{:>12}{:>13}",
+        "stack", "makespan", "failed", "server CPU", "client CPU", "own MiB", "sockets MiB", "clients' MiB"
     );
     for all in storms.values() {
         let mid = |figure: &dyn Fn(&Storm) -> f64| median(&all.iter().map(figure).collect::<Vec<_>>()).unwrap_or(0.0);
         println!(
-            "{:<22}{:>10.1}{:>8}{:>12.1}{:>12.1}{:>10.0}{:>12.0}",
+            "{:<22}{:>10.1}{:>8}{:>12.1}{:>12.1}{:>10.0}{:>12.0}{:>13.0}",
             all.first().map_or("", |storm| storm.stack),
             mid(&|storm| storm.makespan_seconds),
             all.iter().map(|storm| storm.failed_nodes).sum::<u64>(),
@@ -323,6 +341,7 @@ fn table(case: &str, storms: &Storms) {
             mid(&|storm| storm.client_cpu_seconds),
             mid(&|storm| storm.own_bytes as f64) / MIB as f64,
             mid(&|storm| storm.socket_bytes as f64) / MIB as f64,
+            mid(&|storm| storm.report["run"]["rss_bytes_max"].as_f64().unwrap_or(0.0)) / MIB as f64,
         );
     }
     println!("{:<22}{:<16}{:>10}{:>10}{:>10}", "stack", "stage", "p50", "p99", "p99.9");

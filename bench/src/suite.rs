@@ -36,6 +36,13 @@ pub struct Failed {
     source: Error,
 }
 
+impl Failed {
+    /// A suite that cannot begin.
+    pub fn new(place: &str, source: Error) -> Self {
+        Self { place: place.to_owned(), source }
+    }
+}
+
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}; nothing is recorded", self.place, self.source)
@@ -64,11 +71,6 @@ impl<'a> Suite<'a> {
 
     /// Whether a case is to be run.
     pub fn wants(&self, case: &str) -> bool {
-        self.plan.iter().any(|(name, _)| *name == case)
-    }
-
-    /// Whether a case is to be run.
-    pub fn plans(&self, case: &str) -> bool {
         self.plan.iter().any(|(name, _)| *name == case)
     }
 

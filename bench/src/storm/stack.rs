@@ -13,7 +13,7 @@ use crate::up::Up;
 use crate::veth::{Link, Pin, Port, SERVER, Servers};
 
 /// Which stack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// `bootstorm up`.
