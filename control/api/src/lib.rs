@@ -9,6 +9,7 @@
 //! | [`link`] | gateway ⇄ control |
 //! | [`bmc`] | control ⇄ bmc |
 //! | [`agent`] | agent ⇄ gateway (HTTP over TLS) and agent ⇄ rack (plain HTTP paths) |
+//! | [`origin`] | where a gateway fetches content besides control |
 //! | [`native`] | people and programs ⇄ control (`/api/v1`) |
 
 pub mod agent;
@@ -18,4 +19,5 @@ pub mod limits;
 pub mod link;
 pub mod local;
 pub mod native;
+pub mod origin;
 pub mod role;

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use bootstorm_snapshot::Mac;
 use serde::{Deserialize, Serialize};
 
+use crate::origin::Origin;
+
 /// A message of the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "snake_case")]
@@ -162,6 +164,9 @@ pub struct GatewayConfig {
     pub addresses: Vec<Ipv4Addr>,
     /// Interfaces served, as reported to control.
     pub interfaces: Vec<RackInterface>,
+    /// Where content is fetched before control is asked, in the order of preference.
+    #[serde(default)]
+    pub origins: Vec<Origin>,
 }
 
 /// Where a rack finds control.
