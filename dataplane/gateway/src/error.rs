@@ -42,6 +42,9 @@ pub enum Error {
     /// A key or certificate cannot be used.
     #[error("certificate: {0}")]
     Certificate(String),
+    /// The way to an origin cannot be prepared.
+    #[error("origin: {0}")]
+    Origin(String),
     /// The address form is not supported by this build.
     #[error("control at `{0}` cannot be reached: only `unix:PATH` is supported in this version")]
     Unsupported(String),

@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::error::Error;
 use crate::limits;
+use crate::origins::Origins;
 use crate::secrets::SecretStore;
 
 /// The rack's last word on what it serves and lacks.
@@ -40,6 +41,8 @@ pub(crate) struct Hub {
     pub(crate) rack: Outbound,
     pub(crate) control: Outbound,
     pub(crate) secrets: SecretStore,
+    /// Where content is fetched before control is asked.
+    pub(crate) origins: Origins,
     /// Set by each `Status` of the rack; `None` until the first.
     pub(crate) status: watch::Sender<Option<Status>>,
     /// Counts reasons to start the link to control anew: the rack's stream was replaced, or a queue ran over.
@@ -50,8 +53,9 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    pub(crate) fn new() -> Hub {
+    pub(crate) fn new(origins: Origins) -> Hub {
         Hub {
+            origins,
             rack: Outbound::default(),
             control: Outbound::default(),
             secrets: SecretStore::default(),

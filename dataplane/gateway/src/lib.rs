@@ -4,15 +4,18 @@
 //! ```text
 //! agents ──TLS──▶ agents.rs ──ask──▶ hub.rs ◀──frames──▶ rack.rs ──unix stream──▶ rack role
 //!                                       ▲
-//!                                       └──frames──▶ control.rs ──unix socket──▶ control
+//!                                       ├──frames──▶ control.rs ──unix socket──▶ control
+//!                                       └──wishes──▶ origins.rs ──files, HTTP, S3──▶ origins
 //! ```
 
 mod agents;
 mod control;
 mod error;
+mod fetcher;
 mod hub;
 mod identity;
 pub mod limits;
+pub mod origins;
 mod rack;
 mod secrets;
 mod stream;
@@ -25,6 +28,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 pub use error::Error;
+pub use fetcher::run_fetcher;
 
 /// Runs the role until `stop` is ready or something that no retry can mend happens.
 ///
@@ -39,7 +43,9 @@ pub async fn run(
     let key = identity::RackKey::load(&config.data)?;
     let kept = key.joined()?.map(|joined| key.identity(&joined, &config.addresses)).transpose()?;
     let (identity, identity_seen) = watch::channel(kept.map(Arc::new));
-    let hub = Arc::new(hub::Hub::new());
+    let credentials = origins::Credentials::from_environment();
+    let origins = origins::Origins::new(config.origins.clone(), credentials.as_ref())?;
+    let hub = Arc::new(hub::Hub::new(origins));
     let agents = Arc::new(agents::Agents {
         hub: hub.clone(),
         identity: identity_seen,

@@ -33,4 +33,26 @@ pub const CERTIFICATE_RENEW_BEFORE: Duration = Duration::from_secs(10 * 24 * 60 
 /// Clocks of machines may be behind by this when they check a fresh certificate.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);
 
+/// Octets of a chunk from an origin.
+pub const CHUNK_BYTES_MAX: usize = bootstorm_snapshot::limits::CHUNK_STORED_BYTES_MAX as usize;
+/// Octets of a manifest from an origin: magic, length, header, and 40 for each chunk.
+pub const MANIFEST_BYTES_MAX: usize = 12 + 4096 + 40 * bootstorm_snapshot::limits::MANIFEST_CHUNKS_MAX;
+/// Octets of an origin's list of files: 65,536 of them at 512 octets each.
+pub const FILES_BYTES_MAX: usize = 32 << 20;
+/// An origin from which nothing comes for so long has stalled. A machine's request waits 20 s, so there is time for others.
+pub const ORIGIN_STALL: Duration = Duration::from_secs(3);
+/// How long one origin may take for a chunk in all: 36 KB/s, below which another may as well be tried.
+pub const CHUNK_TIME_MAX: Duration = Duration::from_secs(8);
+/// The same for a manifest, which may have 160 MiB, and for a list of files. Below the rack's own patience of 60 s.
+pub const MANIFEST_TIME_MAX: Duration = Duration::from_secs(50);
+/// Times that one transfer is resumed.
+pub const ORIGIN_RESUMES_MAX: u32 = 8;
+/// First and longest rest of an origin that fails.
+pub const ORIGIN_REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Characters of an origin's failure in the log.
+pub const ORIGIN_TEXT_MAX: usize = 200;
+/// Octets of a manifest that go to the rack in one frame.
+pub const FETCHED_PART_BYTES: usize = bootstorm_api::limits::FRAME_BLOB_BYTES_MAX;
+
+const _: () = assert!(ORIGIN_STALL.as_secs() < CHUNK_TIME_MAX.as_secs());
 const _: () = assert!(PLAN_WAIT_SECONDS_MAX < REQUEST_HEAD.as_secs());

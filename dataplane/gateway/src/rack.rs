@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use bootstorm_api::limits::WISHES_IN_FLIGHT_MAX;
 use bootstorm_api::link::ToControl;
-use bootstorm_api::local::{ToGateway, ToRack};
+use bootstorm_api::local::{ToGateway, Wish};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::error::Error;
 use crate::hub::{Hub, Status};
-use crate::limits;
-use crate::stream;
+use crate::{fetcher, limits, stream};
 
 /// Serves streams one after another until the channel closes.
 pub(crate) async fn run_streams(hub: Arc<Hub>, mut streams: mpsc::Receiver<std::os::unix::net::UnixStream>) {
@@ -46,6 +47,8 @@ async fn serve(hub: &Arc<Hub>, stream: tokio::net::UnixStream) -> Result<(), Err
 }
 
 async fn read(hub: &Arc<Hub>, reader: &mut tokio::net::unix::OwnedReadHalf) -> Result<(), Error> {
+    // What it still fetches when the stream ends is of no use to anybody, and ends with it.
+    let mut fetching = JoinSet::new();
     while let Some((message, _)) = stream::read::<ToGateway>(reader).await? {
         match message {
             ToGateway::Answer { number, answer } => hub.answered(number, answer),
@@ -55,15 +58,35 @@ async fn read(hub: &Arc<Hub>, reader: &mut tokio::net::unix::OwnedReadHalf) -> R
             }
             // Dropped while control is away: the rack keeps numbered ones and sends them again.
             ToGateway::Observations { observations } => hub.tell_control(&ToControl::Observations { observations }),
+            ToGateway::Wish { wish } if hub.origins.is_empty() => ask_control(hub, wish, None).await?,
             ToGateway::Wish { wish } => {
-                if hub.control.is_open() {
-                    hub.tell_control(&ToControl::Wish { wish });
+                while fetching.try_join_next().is_some() {}
+                if fetching.len() >= WISHES_IN_FLIGHT_MAX {
+                    fetcher::refuse(&hub.rack, wish, "too many wishes are in flight".to_owned()).await?;
                 } else {
-                    let reason = "control is away".to_string();
-                    hub.rack.send(&ToRack::NotFetched { wish, reason }, &[]).await?;
+                    fetching.spawn(fetch(hub.clone(), wish));
                 }
             }
         }
     }
     Ok(())
+}
+
+/// From origins, else from control, which has everything.
+async fn fetch(hub: Arc<Hub>, wish: Wish) {
+    let done = match hub.origins.fetch(wish).await {
+        Ok(bytes) => fetcher::deliver(&hub.rack, wish, &bytes).await,
+        Err(reason) => ask_control(&hub, wish, Some(reason)).await,
+    };
+    // The stream is gone, and with it whoever wished.
+    let _ = done;
+}
+
+async fn ask_control(hub: &Hub, wish: Wish, before: Option<String>) -> Result<(), Error> {
+    if hub.control.is_open() {
+        hub.tell_control(&ToControl::Wish { wish });
+        return Ok(());
+    }
+    let told = [before.as_deref(), Some("control is away")];
+    fetcher::refuse(&hub.rack, wish, told.into_iter().flatten().collect::<Vec<_>>().join("; ")).await
 }

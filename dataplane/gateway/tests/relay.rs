@@ -91,6 +91,7 @@ fn fixture(name: &str) -> Fixture {
         name: "rack-1".into(),
         addresses: vec![Ipv4Addr::LOCALHOST],
         interfaces: vec![],
+        origins: vec![],
     };
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().expect("runtime");
