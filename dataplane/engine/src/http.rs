@@ -9,6 +9,8 @@ use crate::script::{self, Format};
 
 /// Prefix of manifests; the paths are those of `api::agent`, without their leading `/`.
 pub const MANIFEST_PREFIX: &str = "manifest/";
+/// Name of the list of files, for others that fill from here.
+pub const FILES_NAME: &str = "manifest/files";
 /// Prefix of stored streams.
 pub const STREAM_PREFIX: &str = "stream/";
 /// Prefix of chunks.
@@ -66,13 +68,18 @@ pub fn route(index: &Index, request: &Request<'_>) -> Resource {
 
 /// What a TFTP name is for: boot files and scripts only, nothing of the content store.
 pub fn tftp(index: &Index, name: &str) -> Resource {
-    match named(index, name.strip_prefix('/').unwrap_or(name)) {
+    let name = name.strip_prefix('/').unwrap_or(name);
+    match named(index, name) {
+        Resource::Bytes(_) if name == FILES_NAME => Resource::NotFound,
         Resource::Manifest(_) | Resource::Chunk(_) => Resource::NotFound,
         resource => resource,
     }
 }
 
 fn named(index: &Index, name: &str) -> Resource {
+    if name == FILES_NAME && !index.listing().is_empty() {
+        return Resource::Bytes(index.listing().clone());
+    }
     if let Some(digest) = name.strip_prefix(MANIFEST_PREFIX) {
         return parsed(digest)
             .filter(|digest| index.manifests().contains_key(digest))

@@ -25,6 +25,7 @@ pub struct Index {
     files: BTreeMap<String, File>,
     manifests: BTreeMap<ManifestDigest, Named>,
     ca_initrd: Bytes,
+    listing: Bytes,
 }
 
 /// A manifest that the generation names, and how much it is wanted.
@@ -85,14 +86,21 @@ impl Index {
         for subnet in view.subnets.values().filter(|subnet| subnet.dhcp) {
             networks.entry(subnet.vlan).or_default().push(subnet.id);
         }
-        Index { view, machines, reserved, networks, options, tags, files, manifests, ca_initrd }
+        Index { view, machines, reserved, networks, options, tags, files, manifests, ca_initrd, listing: Bytes::new() }
     }
 
     /// An index of files only, without machines or networks: for `bootstorm serve`.
     pub fn of_files(files: Vec<File>) -> Index {
         let manifests = files.iter().map(|file| (file.manifest, Named::Environment)).collect();
+        let mut listing = Vec::new();
+        for file in &files {
+            // A name, numbers and hashes: this always encodes.
+            listing.extend(serde_json::to_vec(file).unwrap_or_default());
+            listing.push(b'\n');
+        }
+        let listing = listing.into();
         let files = files.into_iter().map(|file| (file.name.clone(), file)).collect();
-        Index { files, manifests, ..Index::default() }
+        Index { files, manifests, listing, ..Index::default() }
     }
 
     /// The view it was built from.
@@ -188,6 +196,11 @@ impl Index {
     /// Manifests that this generation names, and what for.
     pub fn manifests(&self) -> &BTreeMap<ManifestDigest, Named> {
         &self.manifests
+    }
+
+    /// The files of [`Index::of_files`], one line of JSON each; empty for a site's rack, whose files are the snapshot's business.
+    pub fn listing(&self) -> &Bytes {
+        &self.listing
     }
 
     /// The site's CA as an uncompressed cpio archive; empty if there is none.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bootstorm_sandbox::{Calls, Entered, Sandbox, Tcp};
 
-use crate::{Error, ServeOptions};
+use crate::{Error, ServeOptions, Source};
 
 /// Read at start and for `/metrics`: memory, control group, processors, sockets' counts, why there is no ring.
 const SYSTEM: &[&str] = &[
@@ -43,7 +43,10 @@ pub fn confine(data: &Path) -> Result<Confined, Error> {
 pub fn confine_serve(options: &ServeOptions) -> Result<Confined, Error> {
     let store = options.store.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(store).map_err(Error::file("making directory", store))?;
-    enter(&[&options.directory], store)
+    match &options.source {
+        Source::Directory { path, .. } => enter(&[path], store),
+        Source::Origins { .. } => enter(&[], store),
+    }
 }
 
 fn enter(read: &[&Path], write: &Path) -> Result<Confined, Error> {

@@ -20,6 +20,15 @@ use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::room::Room;
 
+/// What is fetched before anybody asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prefetch {
+    /// All that the generation names, which is then kept: control has chosen it.
+    Everything,
+    /// Manifests, so that chunks can be asked for; what is unused goes when room is needed.
+    Manifests,
+}
+
 /// The state of the filling thread.
 pub(crate) struct Filler {
     store: Store,
@@ -30,6 +39,7 @@ pub(crate) struct Filler {
     mailboxes: Arc<[Mailbox]>,
     outbox: Arc<Outbox>,
     metrics: Arc<Metrics>,
+    prefetch: Prefetch,
     generation: Generation,
     /// Files named by the generation, boot environments first.
     wants: Vec<Want>,
@@ -78,6 +88,7 @@ impl Filler {
         mailboxes: Arc<[Mailbox]>,
         outbox: Arc<Outbox>,
         metrics: Arc<Metrics>,
+        prefetch: Prefetch,
     ) -> Filler {
         Filler {
             store,
@@ -87,6 +98,7 @@ impl Filler {
             mailboxes,
             outbox,
             metrics,
+            prefetch,
             generation: Generation(0),
             wants: Vec::new(),
             in_flight: HashMap::new(),
@@ -185,15 +197,22 @@ impl Filler {
 
     fn fetched(&mut self, wish: Wish, offset: u64, bytes_total: u64, bytes: &[u8]) {
         if !self.in_flight.contains_key(&wish) {
+            self.metrics.fetched("unasked", bytes.len());
             return self.metrics.wish("unasked");
         }
         match wish {
-            Wish::Chunk { name } => match self.put_chunk(name, offset, bytes_total, bytes) {
+            Wish::Chunk { name } => match self.put_chunk(name, offset, bytes_total, bytes).inspect_err(|_| {
+                self.metrics.fetched("refused", bytes.len());
+            }) {
                 Ok(Put::Pending) => {
+                    self.metrics.fetched("chunks", bytes.len());
                     self.pending.push(name);
                     self.pending_bytes += bytes.len();
                 }
-                Ok(Put::Present) => self.done(wish),
+                Ok(Put::Present) => {
+                    self.metrics.fetched("chunks", bytes.len());
+                    self.done(wish);
+                }
                 Err(error) => self.refuse(wish, &error),
             },
             Wish::Manifest { digest } => self.fetched_manifest(digest, offset, bytes_total, bytes),
@@ -212,6 +231,7 @@ impl Filler {
 
     fn fetched_manifest(&mut self, digest: ManifestDigest, offset: u64, bytes_total: u64, bytes: &[u8]) {
         let wish = Wish::Manifest { digest };
+        self.metrics.fetched("manifests", bytes.len());
         let Some(flight) = self.in_flight.get_mut(&wish) else { return };
         let length = flight.bytes.len() as u64 + bytes.len() as u64;
         if offset != flight.bytes.len() as u64 || bytes_total > MANIFEST_BYTES_MAX || length > bytes_total {
@@ -277,8 +297,11 @@ impl Filler {
         let Some(marks) = self.room.lacking(&self.store, now).filter(|_| !self.wants.is_empty()) else { return };
         // A sweep needs the store without writers. What this one had pending is committed.
         self.writer = None;
-        let keep: HashSet<ManifestDigest> = self.wants.iter().map(|want| want.digest).collect();
-        if self.room.evict(&self.store, marks, &keep, &self.metrics) {
+        let keep: HashSet<ManifestDigest> = match self.prefetch {
+            Prefetch::Everything => self.wants.iter().map(|want| want.digest).collect(),
+            Prefetch::Manifests => HashSet::new(),
+        };
+        if self.room.evict(&self.store, marks, &keep, &self.metrics) || self.prefetch == Prefetch::Manifests {
             self.wants.iter_mut().for_each(Want::recheck);
         }
     }
@@ -382,6 +405,7 @@ impl Filler {
             return;
         }
         want.phase = match self.store.manifest(&want.digest) {
+            Ok(_) if self.prefetch == Prefetch::Manifests => Phase::Whole,
             Ok(manifest) if self.store.missing(&manifest).is_empty() => Phase::Whole,
             Ok(_) => Phase::Chunks(None),
             Err(Error::ManifestMissing { .. }) => Phase::Manifest,

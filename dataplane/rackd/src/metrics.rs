@@ -37,6 +37,8 @@ pub(crate) struct Metrics {
     pub(crate) generation: Gauge,
     pub(crate) files_missing: Gauge,
     pub(crate) wishes: Family<Label, Counter>,
+    /// Octets that came for wishes, by what they were.
+    fetched: Family<Label, Counter>,
     /// 1 while the disk takes no content.
     pub(crate) content_full: Gauge,
     /// Manifests and chunks let go, octets won back.
@@ -69,6 +71,7 @@ impl Metrics {
             generation: Gauge::default(),
             files_missing: Gauge::default(),
             wishes: Family::default(),
+            fetched: Family::default(),
             content_full: Gauge::default(),
             evicted: Family::default(),
             scrubbed: Family::default(),
@@ -94,6 +97,7 @@ impl Metrics {
             metrics.files_missing.clone(),
         );
         registry.register("wishes", "Wishes for content by what became of them", metrics.wishes.clone());
+        registry.register("fetched_bytes", "Octets that came for wishes, by what they were", metrics.fetched.clone());
         registry.register(
             "content_full",
             "1 while the disk takes no content: what is fetched is passed on and not kept",
@@ -159,6 +163,11 @@ impl Metrics {
 
     pub(crate) fn wish(&self, outcome: &'static str) {
         self.wishes.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Octets came for a wish.
+    pub(crate) fn fetched(&self, what: &'static str, bytes: usize) {
+        self.fetched.get_or_create(&[("what", what)]).inc_by(bytes as u64);
     }
 
     pub(crate) fn set_engine(&self, counters: Vec<(EngineCounter, u64)>, stats: Stats) {

@@ -18,7 +18,7 @@ use crate::brain::JournalNews;
 use crate::clock::Clock;
 use crate::confine::Confined;
 use crate::core::{Shared, Sources};
-use crate::fill::Filler;
+use crate::fill::{Filler, Prefetch};
 use crate::gateway::{Routes, SnapshotThread, run_streams};
 use crate::mail::{Fill, Mailbox};
 use crate::metrics::Metrics;
@@ -99,7 +99,8 @@ pub fn run(
     let _ = fill.send(Fill::Index(index));
     let mailboxes = Arc::clone(&team.mailboxes);
     let room = Room::new(config.data.join("content"));
-    let filler = Filler::new(store.clone(), cache, room, mailboxes, Arc::clone(&outbox), Arc::clone(&metrics));
+    let (filled, counters) = (store.clone(), Arc::clone(&metrics));
+    let filler = Filler::new(filled, cache, room, mailboxes, Arc::clone(&outbox), counters, Prefetch::Everything);
     team.spawn("content-fill", move || filler.run(fill_queue))?;
     let (parts, part_queue) = sync_channel(limits::SNAPSHOT_QUEUE_MAX);
     let engine_mailbox = team.mailbox(0)?.clone();
@@ -113,7 +114,7 @@ pub fn run(
     team.spawn("snapshot", move || snapshot_thread.run(part_queue))?;
     let (scrubbed, lost, until) = (store.clone(), fill.clone(), stop.clone());
     let counted = Arc::clone(&shared.metrics);
-    team.spawn("content-scrub", move || scrub::run(&scrubbed, &counted, &lost, &until))?;
+    team.spawn("content-scrub", move || scrub::run(&scrubbed, &counted, Some(&lost), &until))?;
     let brain = BrainParts { engine, journal, news, outbox: Arc::clone(&outbox) };
     team.begin(shared, store, Some(fill.clone()), Some(brain))?;
 
@@ -185,8 +186,9 @@ impl Team {
         Ok(())
     }
 
-    /// Waits for the shards, whose end lets the other threads end.
+    /// Waits for the shards, whose end lets the other threads end. Shards that were never begun end at once.
     pub(crate) fn end(mut self) -> Result<(), Error> {
+        self.shards.extend(self.waiting.drain(..).map(|waiting| waiting.thread));
         let mut outcome = Ok(());
         for thread in self.shards.drain(..) {
             let ended = shard::join(thread);

@@ -11,8 +11,8 @@ use crate::mail::Fill;
 use crate::metrics::Metrics;
 use crate::stop::Stop;
 
-/// Goes over the store again and again until the role ends.
-pub(crate) fn run(store: &Store, metrics: &Arc<Metrics>, fill: &SyncSender<Fill>, stop: &Stop) {
+/// Goes over the store again and again until the role ends. Without `fill` rot is only dropped, and said.
+pub(crate) fn run(store: &Store, metrics: &Arc<Metrics>, fill: Option<&SyncSender<Fill>>, stop: &Stop) {
     loop {
         for part in 0..Store::NAME_PARTS {
             for name in store.chunk_names(part) {
@@ -25,7 +25,9 @@ pub(crate) fn run(store: &Store, metrics: &Arc<Metrics>, fill: &SyncSender<Fill>
                     Err(error @ Error::Corrupt { .. }) => {
                         tracing::warn!(%error, "content has rotted");
                         metrics.scrubbed("rotten", 1);
-                        let _ = fill.send(Fill::Lost);
+                        if let Some(fill) = fill {
+                            let _ = fill.send(Fill::Lost);
+                        }
                         Duration::ZERO
                     }
                     // Let go or moved in between.

@@ -15,7 +15,7 @@ use bootstorm_api::role::{Descriptor, RackConfig, RackInterface};
 use bootstorm_content::{Packer, Store};
 use bootstorm_proto::tftp::client::{Client, Outcome, Output};
 use bootstorm_proto::tftp::wire::{Options, ReadRequest};
-use bootstorm_rackd::{Driver, Encoding, Error, ServeOptions, Stop, confine, confine_serve, run, serve};
+use bootstorm_rackd::{Driver, Encoding, Error, ServeOptions, Source, Stop, confine, confine_serve, run, serve};
 use bootstorm_snapshot::observation::ReadyResult;
 use bootstorm_snapshot::plan::{After, Deploy, DiskSelector, Network, Start};
 use bootstorm_snapshot::record::{Answer as BootAnswer, Boot, Environment, File, Record, Site, Unknown};
@@ -544,9 +544,8 @@ fn serving_by(
     let http = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listener");
     let tftp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("socket");
     let (http_at, tftp_at) = (http.local_addr().expect("address"), tftp.local_addr().expect("address"));
-    let (directory, store) = (directory.to_path_buf(), store.to_path_buf());
-    let options =
-        ServeOptions { directory, http: vec![http], tftp: vec![tftp], store, encoding, cache_bytes: None, driver };
+    let (source, store) = (Source::Directory { path: directory.to_path_buf(), encoding }, store.to_path_buf());
+    let options = ServeOptions { source, http: vec![http], tftp: vec![tftp], store, cache_bytes: None, driver };
     let stop = Stop::new();
     let stopped = stop.clone();
     let thread = std::thread::spawn(move || {

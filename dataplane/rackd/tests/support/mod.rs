@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bootstorm_api::role::{Descriptor, RackConfig, RackInterface};
-use bootstorm_rackd::{Driver, Encoding, Error, ServeOptions, Stop, confine, confine_serve, run, serve};
+use bootstorm_rackd::{Driver, Encoding, Error, ServeOptions, Source, Stop, confine, confine_serve, run, serve};
 use bootstorm_snapshot::Mac;
 
 /// How long anything that must happen may take before a test says that it does not.
@@ -34,11 +34,10 @@ impl Role {
     pub fn serve(directory: &Path, store: &Path) -> Role {
         let (http, tftp, http_at, tftp_at) = sockets();
         let options = ServeOptions {
-            directory: directory.to_path_buf(),
+            source: Source::Directory { path: directory.to_path_buf(), encoding: Encoding::Plain },
             http: vec![http],
             tftp: vec![tftp],
             store: store.to_path_buf(),
-            encoding: Encoding::Plain,
             cache_bytes: None,
             driver: Driver::Auto,
         };
