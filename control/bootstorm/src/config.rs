@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use bootstorm_api::origin::Origin;
 use bootstorm_api::role::{Driver, EnlistThen};
 use serde::Deserialize;
 
@@ -56,6 +57,8 @@ pub struct Config {
     pub cache_bytes: Option<u64>,
     /// What does the rack's input and output.
     pub driver: Driver,
+    /// Where the rack's content is fetched before control is asked.
+    pub origins: Vec<Origin>,
     /// What happens to a machine after it has enlisted.
     pub enlist_then: EnlistThen,
     /// Origins that webhooks may reach besides public addresses.
@@ -91,6 +94,7 @@ struct Rack {
     shards: u16,
     cache: String,
     driver: Driver,
+    origins: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -128,6 +132,7 @@ impl Default for Rack {
             shards: 0,
             cache: String::new(),
             driver: Driver::Auto,
+            origins: vec![],
         }
     }
 }
@@ -183,6 +188,14 @@ fn check(file: File) -> Result<Config, ConfigError> {
             rule: SIZE_RULE,
         })?),
     };
+    let origins = file.rack.origins.iter().map(|text| {
+        text.parse::<Origin>().map_err(|_| ConfigError::Value {
+            key: "rack.origins",
+            value: text.clone(),
+            rule: "each must be dir:PATH, http://HOST[:PORT][/PREFIX] or s3://BUCKET[/PREFIX]",
+        })
+    });
+    let origins = origins.collect::<Result<_, _>>()?;
     if let Some(origin) = file.fetch.allow.iter().find(|o| !o.starts_with("http://") && !o.starts_with("https://")) {
         let rule = "each must be SCHEME://HOST:PORT with http or https";
         return Err(ConfigError::Value { key: "fetch.allow", value: origin.clone(), rule });
@@ -199,6 +212,7 @@ fn check(file: File) -> Result<Config, ConfigError> {
         shards: file.rack.shards,
         cache_bytes,
         driver: file.rack.driver,
+        origins,
         enlist_then: file.enlist.then,
         fetch_allow: file.fetch.allow,
         upload_bytes_max,
@@ -249,6 +263,7 @@ mod tests {
             "[rack]\nshards = 1000",
             "[rack]\ndriver = \"poll\"",
             "[rack]\ncache = \"8\"",
+            "[rack]\norigins = [\"mirror\"]",
             "[rack]\ncache = \"63M\"",
             "[rack]\ncache = \"+8G\"",
             "[fetch]\nallow = [\"ftp://x\"]",

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bootstorm_api::origin::Origin;
 use bootstorm_api::role::{BmcConfig, ControlConfig, GatewayConfig};
 use bootstorm_sandbox::{Calls, Sandbox, Tcp};
 
@@ -24,10 +25,23 @@ const SYSTEM: &[&str] = &[
 /// What starting this program again takes: itself, and the loader of its libraries.
 const EXECUTED: &[&str] = &["/proc/self/exe", "/lib", "/lib64", "/usr/lib", "/usr/lib64"];
 
-/// Its key and certificate; agents, control and origins by TCP.
+/// Its key and certificate; agents, control and origins by TCP, or by a directory.
 pub fn gateway(config: &GatewayConfig) -> Result<(), String> {
     make(&config.data)?;
-    enter("gateway", &[], &[&config.data], &[], Calls::Ordinary)
+    enter("gateway", &directories(&config.origins), &[&config.data], &[], Calls::Ordinary)
+}
+
+/// Origins by TCP, or by a directory.
+pub fn fetcher(origins: &[Origin]) -> Result<(), String> {
+    enter("fetcher", &directories(origins), &[], &[], Calls::Ordinary)
+}
+
+fn directories<'a>(origins: &'a [Origin]) -> Vec<&'a Path> {
+    let directory = |origin: &'a Origin| match origin {
+        Origin::Directory { path } => Some(path.as_path()),
+        Origin::Http { .. } | Origin::S3 { .. } => None,
+    };
+    origins.iter().filter_map(directory).collect()
 }
 
 /// Its data directory, and importers.

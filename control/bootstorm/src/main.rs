@@ -43,6 +43,9 @@ enum Command {
     Rack(up::Rack),
     /// Serve the files of a directory by HTTP and TFTP, without control plane or configuration
     Serve(serve::Serve),
+    /// Lay out content for racks to fill from
+    #[command(subcommand)]
+    Origin(cli::origin::Origin),
     #[command(flatten)]
     Client(cli::Command),
     /// Print a completion script for a shell
@@ -56,7 +59,7 @@ enum Command {
     Role {
         /// The role
         name: role::Name,
-        /// What the importer is to do, as JSON
+        /// What the importer or the fetcher is to do, as JSON
         options: Option<String>,
     },
 }
@@ -79,8 +82,9 @@ fn main() -> ExitCode {
         }
         Command::Serve(command) => {
             logging::start(arguments.log_format);
-            serve::run(&data, &command).map_err(|e| e.to_string())
+            serve::run(&data, &passed, command)
         }
+        Command::Origin(command) => cli::origin::run(command),
         Command::Up(command) => {
             logging::start(arguments.log_format);
             block_on(async { up::up(&data, &passed, command).await.map_err(|e| e.to_string()) })
@@ -161,6 +165,8 @@ mod tests {
             "bootstorm control --data A",
             "bootstorm rack --data B --control unix:/x --interface br0",
             "bootstorm serve dir --http 127.0.0.1:0 --tftp 127.0.0.1:0 --workers 2 --data s --encoding zstd",
+            "bootstorm serve --origin http://h/x --origin dir:y --http 127.0.0.1:0",
+            "bootstorm origin build d t --encoding zstd",
             "bootstorm machine list -o json",
             "bootstorm machine deploy n[001-064] --image debian-12 --wait",
             "bootstorm machine explain n1",
@@ -170,6 +176,9 @@ mod tests {
             "bootstorm bootenv build --kernel-dir k --agent a --file f",
         ] {
             Arguments::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        for line in ["bootstorm serve --http 127.0.0.1:0", "bootstorm serve dir --origin http://h --http 127.0.0.1:0"] {
+            Arguments::try_parse_from(line.split(' ')).expect_err(line);
         }
         let usage = Arguments::try_parse_from(["bootstorm", "machine", "dance"]).expect_err("no such verb");
         assert_eq!(usage.exit_code(), 2);

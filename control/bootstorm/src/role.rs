@@ -3,7 +3,9 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use bootstorm_api::origin::Origin;
 use bootstorm_api::role::{Descriptor, RoleConfig, ToRole};
+use bootstorm_gateway::origins::{Credentials, Origins};
 use clap::ValueEnum;
 
 use crate::confine;
@@ -22,15 +24,22 @@ pub enum Name {
     Bmc,
     /// One image, from standard input to standard output
     Importer,
+    /// Content from origins, for `serve`
+    Fetcher,
 }
 
 /// Streams to the role at the other end of a pair that may wait to be taken.
 const STREAMS_WAITING: usize = 4;
 
+/// Threads of the fetcher: it waits for networks, and hashes.
+const FETCHER_THREADS: usize = 2;
+
 /// Runs a role, confined to what it needs before its first thread is started, until the supervisor closes its end of standard input; the importer until its source ends.
 pub fn run(name: Name, options: Option<&str>) -> Result<(), String> {
-    if name == Name::Importer {
-        return importer(options);
+    match name {
+        Name::Importer => return importer(options),
+        Name::Fetcher => return fetcher(options),
+        Name::Rack | Name::Gateway | Name::Control | Name::Bmc => {}
     }
     let stdin = std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| format!("standard input: {e}"))?;
     let supervisor = UnixStream::from(stdin);
@@ -130,6 +139,20 @@ fn rack(
     let stopping = stop.clone();
     listen(supervisor, move |stream| streams.send(stream).is_ok(), move || stopping.trigger())?;
     bootstorm_rackd::run(config, sockets, receiver, confined, stop).map_err(|error| error.to_string())
+}
+
+/// The fetcher: a rack's wishes from standard input, until it ends.
+fn fetcher(options: Option<&str>) -> Result<(), String> {
+    let options = options.ok_or("the fetcher is started by `bootstorm serve`, which says from where")?;
+    let origins: Vec<Origin> =
+        serde_json::from_str(options).map_err(|error| format!("the fetcher's origins: {error}"))?;
+    confine::fetcher(&origins)?;
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| format!("standard input: {e}"))?;
+    let credentials = Credentials::from_environment();
+    let origins = Origins::new(origins, credentials.as_ref()).map_err(|error| error.to_string())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(FETCHER_THREADS).enable_all().build();
+    let runtime = runtime.map_err(|error| format!("cannot start the runtime: {error}"))?;
+    runtime.block_on(bootstorm_gateway::run_fetcher(origins, stdin.into())).map_err(|error| error.to_string())
 }
 
 /// The importer: a filter from standard input to standard output.

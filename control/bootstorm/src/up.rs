@@ -250,6 +250,7 @@ fn rack_roles(
         name,
         addresses: interfaces.iter().map(|i| i.address).collect(),
         interfaces: interfaces.clone(),
+        origins: config.origins.clone(),
     };
     let rack = RackConfig {
         data: data.to_path_buf(),

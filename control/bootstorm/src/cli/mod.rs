@@ -8,6 +8,7 @@ mod image;
 mod machine;
 mod nodeset;
 mod operation;
+pub mod origin;
 pub mod output;
 mod status;
 

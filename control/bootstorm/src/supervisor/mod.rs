@@ -105,6 +105,12 @@ impl Supervisor<'_> {
         let (here, there) = UnixStream::pair()?;
         // The path that was started, not what may have been put in its place since.
         let mut command = Command::new("/proc/self/exe");
+        if name != RoleName::Gateway {
+            // Only who fetches from buckets needs their keys (threat model, T20: the rack holds no secret).
+            for variable in bootstorm_gateway::origins::ENVIRONMENT {
+                command.env_remove(variable);
+            }
+        }
         if let RoleConfig::Control(control) = &role.config {
             // SQLite's temporary files, elsewhere by default, must be where the role may write.
             command.env("SQLITE_TMPDIR", control.data.join("control"));
