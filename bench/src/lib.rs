@@ -14,6 +14,7 @@ pub mod http;
 pub mod image;
 pub mod limits;
 pub mod memory;
+pub mod origin;
 pub mod page_cache;
 pub mod pairs;
 pub mod peers;

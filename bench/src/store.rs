@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use bootstorm_content::{Cut, Packer, Put, Store};
@@ -14,6 +15,7 @@ use bootstorm_tests::lab::{Error, process};
 use crate::case::{Goal, Measure, Sample};
 use crate::cgroup::Group;
 use crate::client::Taken;
+use crate::origin::Origin;
 use crate::pairs::{Options, interleaved};
 use crate::server::{Server, accepts, confined, free_address};
 use crate::suite::{Failed, Suite};
@@ -88,7 +90,38 @@ fn cold(suite: &mut Suite<'_>, options: &Options) -> Result<(), Error> {
     for comparison in comparisons {
         suite.measured(comparison, &[(Measure::DiskBytes, Goal::AtMost(1.02))])?;
     }
-    suite.absent(COLD, "origin_bytes-serve-has-no-origin");
+    filled(suite, options, &files, bytes)
+}
+
+/// The same with content that lies at an origin only: in every round an empty store, and readers who all begin at once. What the
+/// list and the manifest take is fetched before the readers begin, and noted.
+fn filled(suite: &mut Suite<'_>, options: &Options, files: &Path, bytes: u64) -> Result<(), Error> {
+    let place = tempfile::tempdir().map_err(|source| Error::File { path: std::env::temp_dir(), source })?;
+    let laid_out = place.path().join("origin");
+    process::run(Command::new(&options.bootstorm).args(["origin", "build"]).args([files, &laid_out]))?;
+    let mut before_readers = 0;
+    let comparisons = interleaved(COLD, "ours", &[], options.rounds(), |_, _| {
+        let origin = Origin::start(&laid_out)?;
+        let (url, address) = (format!("http://{}", origin.address), free_address()?);
+        let failed = |source| Error::File { path: place.path().to_owned(), source };
+        let data = tempfile::tempdir_in(place.path()).map_err(failed)?;
+        let (at, store) = (address.to_string(), data.path().display().to_string());
+        let words = ["serve", "--origin", &url, "--http", &at, "--workers", "1", "--data", &store].map(str::to_owned);
+        let log = place.path().join("bootstorm.log");
+        let server =
+            Server::start("bootstorm", (&options.bootstorm, &words), SERVER_PROCESSOR, address, &log, accepts)?;
+        before_readers = origin.body_bytes();
+        let sample = read_all(options, &server, "/image", bytes)?;
+        let fetched = origin.body_bytes() - before_readers;
+        if fetched == 0 {
+            return Err(Error::Environment("nothing was fetched: the content was not cold".to_owned()));
+        }
+        Ok(sample.with(Measure::OriginBytes, fetched as f64 / bytes as f64))
+    })?;
+    suite.note("origin_bytes_before_readers", before_readers);
+    for comparison in comparisons {
+        suite.measured(comparison, &[(Measure::OriginBytes, Goal::AtMost(1.00))])?;
+    }
     Ok(())
 }
 
