@@ -34,17 +34,29 @@ esac
 [ "${ID:-}" = debian ] || packages+=(debian-archive-keyring)
 
 installed=$(dpkg-query --show --showformat '${db:Status-Abbrev} ${Package}\n' "${packages[@]}" 2>/dev/null | awk '$1 == "ii" { print $2 }' || true)
+# A store of S3's kind, out of PyPI and into the lab's own directory.
+moto() {
+    command -v moto_server >/dev/null || [ -x "$lab/moto/bin/moto_server" ]
+}
+lab=$(cd "$(dirname "$0")/../.." && pwd)/.lab
 missing=()
 for package in "${packages[@]}"; do
     grep -qx "$package" <<<"$installed" || missing+=("$package")
 done
-if [ ${#missing[@]} -eq 0 ]; then
+if [ ${#missing[@]} -eq 0 ] && moto; then
     echo "setup: all ${#packages[@]} system packages are there"
     exit 0
 fi
 if [ "${1:-}" = --check ]; then
-    echo "setup: missing: ${missing[*]}" >&2
+    echo "setup: missing: ${missing[*]}$(moto || echo ' moto (from PyPI)')" >&2
     exit 1
+fi
+install_moto() {
+    moto || { echo "setup: installing moto" && python3 -m venv "$lab/moto" && "$lab/moto/bin/pip" install --quiet 'moto[server]==5.2.1'; }
+}
+if [ ${#missing[@]} -eq 0 ]; then
+    install_moto
+    exit 0
 fi
 
 root=()
@@ -68,4 +80,5 @@ for package in "${missing[@]}"; do
     fi
 done
 apt install -y --no-install-recommends --allow-downgrades "${missing[@]}" >/dev/null
+install_moto
 echo "setup: done"

@@ -24,7 +24,7 @@ use bootstorm_snapshot::{ChunkName, ManifestDigest};
 
 use crate::limits;
 use health::Health;
-pub use s3::Credentials;
+pub use s3::{Credentials, ENVIRONMENT};
 use web::Web;
 
 /// Why an origin did not give something.

@@ -243,7 +243,8 @@ fn a_bucket_is_an_origin_too() {
     let content = content();
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port").local_addr().expect("address").port();
     let endpoint = format!("http://127.0.0.1:{port}");
-    let mut moto = std::process::Command::new("moto_server");
+    let own = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.lab/moto/bin/moto_server");
+    let mut moto = std::process::Command::new(if Path::new(own).exists() { own } else { "moto_server" });
     moto.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
     moto.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
     let _moto = Ended(moto.spawn().expect("moto_server runs; `make setup` installs it"));

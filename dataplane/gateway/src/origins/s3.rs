@@ -10,6 +10,9 @@ use ring::{digest, hmac};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+/// Names under which credentials are in the environment.
+pub const ENVIRONMENT: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+
 /// Keys of an account.
 pub struct Credentials {
     /// Public part.
@@ -23,11 +26,12 @@ pub struct Credentials {
 impl Credentials {
     /// Those of the environment, under Amazon's names; `None` without them: then requests are anonymous.
     pub fn from_environment() -> Option<Credentials> {
+        let [access, secret, session] = ENVIRONMENT;
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         Some(Credentials {
-            access_key: variable("AWS_ACCESS_KEY_ID")?,
-            secret_key: variable("AWS_SECRET_ACCESS_KEY")?.into(),
-            session_token: variable("AWS_SESSION_TOKEN").map(Zeroizing::new),
+            access_key: variable(access)?,
+            secret_key: variable(secret)?.into(),
+            session_token: variable(session).map(Zeroizing::new),
         })
     }
 }
