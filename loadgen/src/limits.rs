@@ -7,6 +7,10 @@ pub const NODES_MAX: u32 = 65_000;
 
 /// Bytes of a boot script that we follow; real ones are below 2 KiB.
 pub const SCRIPT_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a GRUB module that are kept to see what it depends on; the largest of Debian 12 has 175 KiB.
+pub const MODULE_BYTES_MAX: usize = 512 << 10;
+/// Modules that one GRUB loads; Debian 12 has some 280.
+pub const MODULES_MAX: usize = 512;
 /// Commands that one node executes before its scripts count as a loop that never ends.
 pub const SCRIPT_STEPS_MAX: u32 = 2_000;
 /// Scripts fetched one after the other without a pause between them before they count as a loop; real chains have a few, the menu

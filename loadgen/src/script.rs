@@ -126,6 +126,8 @@ pub enum What {
     Script,
     /// A part of the loader, whose content says nothing to us.
     Module,
+    /// A part of the loader that says what else it needs: give it to [`Interpreter::take`].
+    Library,
     /// The kernel.
     Kernel,
     /// One more initial RAM disk.
@@ -186,11 +188,16 @@ impl Interpreter {
         }
     }
 
-    /// Takes a script that was asked for and has come.
+    /// Takes a script, or a library, that was asked for and has come.
     ///
     /// # Errors
     /// What makes it none.
     pub fn take(&mut self, from: Location, script: &[u8]) -> Result<(), String> {
+        if let Interpreter::Grub(grub) = self
+            && grub.take_module(script)
+        {
+            return Ok(());
+        }
         let text = std::str::from_utf8(script).map_err(|_| "script is not text".to_owned())?;
         if script.len() > SCRIPT_BYTES_MAX {
             return Err("script is too long".to_owned());

@@ -228,6 +228,7 @@ impl Node {
                 let (stage, purpose) = match what {
                     What::Script => (Stage::Script, Purpose::Script(from.clone())),
                     What::Module => (Stage::Script, Purpose::Module),
+                    What::Library => (Stage::Script, Purpose::Library(from.clone())),
                     What::Kernel => (Stage::Kernel, Purpose::Kernel),
                     What::Initrd => (Stage::Kernel, Purpose::Initrd),
                 };
@@ -262,7 +263,7 @@ impl Node {
     pub(super) fn fetched(&mut self, now: Duration, purpose: Purpose, body: Vec<u8>) -> Result<(), Reason> {
         match purpose {
             Purpose::Loader(from) => self.loaded(now, from),
-            Purpose::Script(from) => {
+            Purpose::Script(from) | Purpose::Library(from) => {
                 let script = self.script.as_mut().ok_or(Reason::Answer)?;
                 script.take(from, &body).map_err(Reason::Script)?;
                 self.step(now)

@@ -26,6 +26,8 @@ pub(super) enum Purpose {
     Script(Location),
     /// A part of a loader.
     Module,
+    /// A part of a loader from there, which says what else it needs.
+    Library(Location),
     Kernel,
     Initrd,
     Redeem,
@@ -42,7 +44,7 @@ impl Purpose {
     /// Whether a script decides what happens if it fails.
     fn is_of_script(&self) -> bool {
         match self {
-            Purpose::Script(_) | Purpose::Module | Purpose::Kernel | Purpose::Initrd => true,
+            Purpose::Script(_) | Purpose::Module | Purpose::Library(_) | Purpose::Kernel | Purpose::Initrd => true,
             Purpose::Size(_, then) => then.is_of_script(),
             Purpose::Loader(_)
             | Purpose::Redeem
@@ -136,6 +138,7 @@ impl Node {
         let client = tftp::Client::with_waits(now, server, &ReadRequest { name, options }, manner.waits);
         let keep_max = match &purpose {
             Purpose::Script(_) => Some(SCRIPT_BYTES_MAX),
+            Purpose::Library(_) => Some(MODULE_BYTES_MAX),
             Purpose::Initrd => Some(CA_BYTES_MAX),
             _ => None,
         };
@@ -215,6 +218,7 @@ impl Node {
         }
         let sink = match request.purpose {
             Purpose::Script(_) => Sink::Keep(SCRIPT_BYTES_MAX),
+            Purpose::Library(_) => Sink::Keep(MODULE_BYTES_MAX),
             Purpose::Initrd => Sink::KeepIfSmall(CA_BYTES_MAX),
             Purpose::Redeem | Purpose::Report | Purpose::Ready => Sink::Keep(ANSWER_BYTES_MAX),
             Purpose::Manifest => Sink::Keep(MANIFEST_BYTES_MAX),

@@ -2,9 +2,10 @@
 //! default entry of the menu, kernel and initial RAM disks (GRUB manual §5.7, §6, §16; the rest as seen from Debian 12's
 //! GRUB 2.06 and shim 16.1 in guests, by the names that they asked dnsmasq for).
 //!
-//! Of a GRUB that loads its modules from the network (`grub-mknetdir`) those are fetched that `command.lst` names for a command
-//! and those that `insmod` names; what they in turn depend on stands in the modules themselves and is not fetched.
+//! A GRUB that loads its modules from the network (`grub-mknetdir`) fetches those that `command.lst` names for a command or
+//! `insmod` names, and what they in turn say that they depend on.
 
+mod module;
 mod syntax;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -14,14 +15,16 @@ use std::time::Duration;
 use self::syntax::{Piece, Statement, Word};
 use super::{ENDED, LOOPS, Location, Outcome, Step, Url, What};
 use crate::limits::{
-    SCRIPT_DEPTH_MAX, SCRIPT_LINE_BYTES_MAX, SCRIPT_STEPS_MAX, SCRIPT_VARIABLES_MAX, SCRIPTS_WITHOUT_PAUSE_MAX,
-    SLEEP_MAX,
+    MODULES_MAX, SCRIPT_DEPTH_MAX, SCRIPT_LINE_BYTES_MAX, SCRIPT_STEPS_MAX, SCRIPT_VARIABLES_MAX,
+    SCRIPTS_WITHOUT_PAUSE_MAX, SLEEP_MAX,
 };
 
 /// What shim asks for before GRUB, and does without (shim 15.8 and later).
 const SHIM_FILES: [&str; 3] = ["revocations_sku.efi", "revocations_sbat.efi", "shim_certificate_0.efi"];
 /// What GRUB asks for before its configuration, and does without; before them `command.lst`.
 const LISTS: [&str; 3] = ["fs.lst", "crypto.lst", "terminal.lst"];
+/// Modules in the image that grub-mknetdir makes: of the network, and what they depend on.
+const IN_IMAGE: [&str; 8] = ["boot", "bufio", "datetime", "efinet", "net", "priority_queue", "pxe", "tftp"];
 /// What GRUB sets for configurations to ask for.
 const FEATURES: [&str; 9] = [
     "feature_200_final",
@@ -81,6 +84,8 @@ enum Role {
     Part,
     /// A part of the loader that must be there.
     Loader,
+    /// A module, of which it does without.
+    Module(String),
     /// Which command is in which module.
     Commands,
     /// A configuration of this machine's own, if it is there.
@@ -177,7 +182,10 @@ impl Grub {
         }
         let modules = name.starts_with("core.").then(|| format!("{prefix}/{platform}"));
         if let Some(folder) = &modules {
-            want(loader.absolute(&format!("{folder}/normal.mod")), Role::Loader);
+            // The first runs what follows, and loads the other by itself.
+            for module in ["normal", "gzio"] {
+                want(loader.absolute(&format!("{folder}/{module}.mod")), Role::Module(module.to_owned()));
+            }
             // Debian's signed GRUB has a configuration built in that names this one; others look for the machine's own first,
             // where they came by TFTP.
             if matches!(loader, Location::Tftp(..)) {
@@ -237,6 +245,18 @@ impl Grub {
         }
     }
 
+    /// Takes a module if one was asked for; what it depends on is fetched before all else.
+    pub fn take_module(&mut self, bytes: &[u8]) -> bool {
+        let Some(Wanted { role: Role::Module(_), .. }) = &self.pending else { return false };
+        self.pending = None;
+        for name in module::dependencies(bytes).into_iter().rev() {
+            if let Some(wanted) = self.module_named(&name).filter(|_| self.wanted.len() < MODULES_MAX) {
+                self.wanted.push_front(wanted);
+            }
+        }
+        true
+    }
+
     fn enter(&mut self, statements: Vec<Statement>, kind: Kind) -> Result<(), String> {
         if self.frames.len() >= SCRIPT_DEPTH_MAX {
             return Err(LOOPS.to_owned());
@@ -268,7 +288,13 @@ impl Grub {
             return;
         };
         match (role, outcome) {
-            (Role::Part | Role::Commands, _)
+            // The first module is GRUB's own normal mode: nothing goes on without it.
+            (Role::Module(name), Outcome::Failure) if name == "normal" => {
+                self.has_begun = true;
+                self.wanted.clear();
+                self.failed_at = Some(location.file_name().to_owned());
+            }
+            (Role::Part | Role::Module(_) | Role::Commands, _)
             | (Role::Candidate, Outcome::Failure)
             | (Role::Loader, Outcome::Success) => {}
             (Role::Candidate, Outcome::Success) => {
@@ -311,10 +337,17 @@ impl Grub {
                 self.wanted.push_back(Wanted { location: self.configuration.clone(), role: Role::Configuration });
             }
             if let Some(wanted) = self.wanted.pop_front() {
+                // Another may have needed it before.
+                if let Role::Module(name) = &wanted.role
+                    && !self.loaded.insert(name.clone())
+                {
+                    continue;
+                }
                 let what = match &wanted.role {
                     Role::Commands | Role::Source | Role::Configuration => What::Script,
                     Role::Kernel => What::Kernel,
                     Role::Initrd => What::Initrd,
+                    Role::Module(_) => What::Library,
                     Role::Part | Role::Loader | Role::Candidate | Role::Status | Role::Probe(_) => What::Module,
                 };
                 let location = wanted.location.clone();
@@ -496,19 +529,17 @@ impl Grub {
     }
 
     /// The module that this command is in, if it is still to be fetched.
-    fn module(&mut self, command: &str) -> Option<Wanted> {
-        let module = self.commands.get(command).cloned()?;
-        self.module_named(&module)
+    fn module(&self, command: &str) -> Option<Wanted> {
+        self.module_named(self.commands.get(command)?)
     }
 
-    fn module_named(&mut self, module: &str) -> Option<Wanted> {
+    fn module_named(&self, module: &str) -> Option<Wanted> {
         let folder = self.modules.as_ref()?;
-        // A list as long as a configuration may be has no more of them than this.
-        if self.loaded.len() >= SCRIPT_LINE_BYTES_MAX || !self.loaded.insert(module.to_owned()) {
+        if self.loaded.len() >= MODULES_MAX || IN_IMAGE.contains(&module) || self.loaded.contains(module) {
             return None;
         }
         let location = self.loader.absolute(&format!("{folder}/{module}.mod"));
-        Some(Wanted { location, role: Role::Part })
+        Some(Wanted { location, role: Role::Module(module.to_owned()) })
     }
 
     /// A file whose existence a `test -s` depends on and that was not looked for yet. By `-e` and `-f` GRUB finds nothing on a
@@ -960,7 +991,7 @@ mod tests {
         let mut grub = grub("tftp://10.0.0.1/boot/grub/x86_64-efi/core.efi");
         let folder = "/boot/grub/x86_64-efi";
         let own = ["01-02-00-00-00-00-01", "0A00000A", "0A00000", "0A0000", "0A000", "0A00", "0A0", "0A", "0"];
-        let mut expected = vec![format!("{folder}/normal.mod")];
+        let mut expected = ["normal", "gzio"].map(|module| format!("{folder}/{module}.mod")).to_vec();
         expected.extend(own.map(|suffix| format!("/boot/grub/grub.cfg-{suffix}")));
         expected.extend(["command", "fs", "crypto", "terminal"].map(|list| format!("{folder}/{list}.lst")));
         expected.push("/boot/grub/grub.cfg".to_owned());
@@ -971,7 +1002,7 @@ mod tests {
             match (what, location.file_name()) {
                 (_, "command.lst") => grub.take("*[: test\n*echo: echo\n*linux: linux\n").unwrap(),
                 (What::Script, _) => break,
-                (_, "normal.mod") => grub.done(Outcome::Success),
+                (_, "normal.mod") => assert!(grub.take_module(b"no module")),
                 _ => grub.done(Outcome::Failure),
             }
         }
@@ -981,7 +1012,10 @@ mod tests {
         let fetched = fetched.into_iter().chain(["/k".to_owned(), format!("{folder}/linux.mod"), "/k".to_owned()]);
         for expected in fetched {
             assert!(matches!(grub.next(), Step::Fetch(_, location) if name(&location) == expected), "{expected}");
-            grub.done(Outcome::Success);
+            match expected.ends_with(".mod") {
+                true => assert!(grub.take_module(b"no module")),
+                false => grub.done(Outcome::Success),
+            }
         }
         assert_eq!(grub.next(), Step::Boot(String::new()));
     }
@@ -993,8 +1027,11 @@ mod tests {
         loop {
             let Step::Fetch(what, location) = grub.next() else { panic!("{names:?}") };
             let name = location.file_name().to_owned();
-            let is_there = name == "normal.mod" || name == "grub.cfg-0A0000";
+            let is_there = name == "grub.cfg-0A0000";
             names.push(name);
+            if grub.take_module(b"no module") {
+                continue;
+            }
             if what == What::Script && is_there {
                 break;
             }
