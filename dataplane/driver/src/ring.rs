@@ -6,7 +6,8 @@
 //! in a list and are armed again by the next turn.
 //!
 //! The ring is made for one thread (`SINGLE_ISSUER`, `DEFER_TASKRUN` where the kernel has them): completions are only
-//! produced inside [`Backend::wait`].
+//! produced inside [`Backend::wait`]. It starts disabled and is restricted before it is enabled: it takes the operations of [`USED`] and no other,
+//! and nothing more can be registered with it.
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -31,6 +32,7 @@ use crate::work::{
     send_sealed, stream_flags, work,
 };
 use crate::{Config, Counters};
+use io_uring::register::Restriction;
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 
@@ -84,6 +86,7 @@ impl Ring {
         let streams = Pool::new(config.stream_buffers, config.stream_buffer_bytes.next_multiple_of(64));
         register(&ring, &datagrams, DATAGRAMS)?;
         register(&ring, &streams, STREAMS)?;
+        restrict(&ring)?;
         Ok(Ring {
             ring,
             operations: Slab::new(config.in_flight_max),
@@ -612,7 +615,7 @@ fn length_of(bytes: &[u8]) -> u32 {
 fn open(entries: u32) -> Result<IoUring, Error> {
     let attempt = |flags: &dyn Fn(&mut io_uring::Builder)| {
         let mut builder = IoUring::builder();
-        builder.setup_cqsize(entries * COMPLETION_FACTOR).setup_submit_all();
+        builder.setup_cqsize(entries * COMPLETION_FACTOR).setup_submit_all().setup_r_disabled();
         flags(&mut builder);
         builder.build(entries)
     };
@@ -661,9 +664,8 @@ fn kernel() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
-/// Operations that must be there. `SEND_ZC` stands for multishot receive: both came with Linux 6.0, and the latter is a flag
-/// that cannot be probed.
-const NEEDED: &[(u8, &str)] = &[
+/// Operations that we use, and that must therefore be there.
+const USED: &[(u8, &str)] = &[
     (opcode::RecvMsgMulti::CODE, "RECVMSG"),
     (opcode::SendMsg::CODE, "SENDMSG"),
     (opcode::Accept::CODE, "ACCEPT"),
@@ -674,23 +676,50 @@ const NEEDED: &[(u8, &str)] = &[
     (opcode::PollAdd::CODE, "POLL_ADD"),
     (opcode::Timeout::CODE, "TIMEOUT"),
     (opcode::AsyncCancel::CODE, "ASYNC_CANCEL"),
-    (opcode::SendZc::CODE, "multishot RECV (6.0)"),
 ];
+
+/// `SEND_ZC` stands for multishot receive: both came with Linux 6.0, and the latter is a flag that cannot be probed.
+const SIGN: (u8, &str) = (opcode::SendZc::CODE, "multishot RECV (6.0)");
 
 fn probe(ring: &IoUring) -> Result<(), Error> {
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe).map_err(|error| unavailable("probing", error))?;
     let missing: Vec<&str> =
-        NEEDED.iter().filter(|(code, _)| !probe.is_supported(*code)).map(|(_, name)| *name).collect();
+        USED.iter().chain([&SIGN]).filter(|(code, _)| !probe.is_supported(*code)).map(|(_, name)| *name).collect();
     if missing.is_empty() {
         return Ok(());
     }
     Err(Error::MissingOperations { kernel: kernel(), missing: missing.join(", ") })
 }
 
+/// Lets the ring take what we use and nothing else, and enables it.
+fn restrict(ring: &IoUring) -> Result<(), Error> {
+    let flags = Restriction::sqe_flags_allowed(squeue::Flags::BUFFER_SELECT.bits());
+    let mut allowed: Vec<Restriction> =
+        USED.iter().map(|(code, _)| Restriction::sqe_op(*code)).chain([flags]).collect();
+    let submitter = ring.submitter();
+    submitter.register_restrictions(&mut allowed).map_err(|error| unavailable("restrictions", error))?;
+    submitter.register_enable_rings().map_err(|error| unavailable("the ring", error))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ring_takes_nothing_that_we_do_not_use() {
+        let mut ring = Ring::new(&Config::default(), Waker::new().unwrap()).unwrap();
+        let pipe = opcode::Splice::new(Fd(0), -1, Fd(1), -1, 1).build();
+        let linked = opcode::PollAdd::new(Fd(0), libc::POLLIN as u32).build().flags(squeue::Flags::IO_LINK);
+        for entry in [opcode::Nop::new().build(), opcode::OpenAt::new(Fd(0), c"/".as_ptr()).build(), pipe, linked] {
+            assert!(ring.push(&entry.clone().user_data(NOTHING)));
+            ring.ring.submit_and_wait(1).unwrap();
+            let results: Vec<i32> = ring.ring.completion().map(|entry| entry.result()).collect();
+            assert_eq!(results, [-libc::EACCES], "{entry:?}");
+        }
+        let refused = ring.ring.submitter().register_eventfd(0).expect_err("nothing more is registered");
+        assert_eq!(refused.raw_os_error(), Some(libc::EACCES));
+    }
 
     #[test]
     fn refusals_of_the_kernel_are_told_in_words() {
