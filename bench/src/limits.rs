@@ -43,7 +43,7 @@ pub const ANSWER: Duration = Duration::from_secs(10);
 /// Readers who all begin at once.
 pub const COLD_READERS: usize = 1000;
 /// Octets of what they read: a thousand times this must pass a loopback in seconds.
-pub const COLD_BYTES: u64 = 64 << 20;
+pub const COLD_BYTES: u64 = 16 << 20;
 /// The same under `QUICK=1`.
 pub const COLD_BYTES_QUICK: u64 = 8 << 20;
 /// How long all readers together may take.
