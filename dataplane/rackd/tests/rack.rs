@@ -566,6 +566,8 @@ fn serve_gives_the_files_of_a_directory_by_their_names() {
     std::os::unix::fs::symlink("sub/big file", files.join("alias")).expect("linked");
     let small = noise(1_000, 7);
     std::fs::write(files.join("small"), &small).expect("written");
+    let middle = noise(50_000, 11);
+    std::fs::write(files.join("middle"), &middle).expect("written");
     for driver in [Driver::Uring, Driver::Epoll] {
         let (http, udp, stop, thread) = serving_by(&files, &store, Encoding::Plain, driver);
         let mut stream = connect(http);
@@ -582,6 +584,10 @@ fn serve_gives_the_files_of_a_directory_by_their_names() {
             assert!(kept.status == 200 && kept.body == small && kept.head.contains("keep-alive"), "{}", kept.head);
             assert!(closed.status == 200 && closed.body == small && closed.head.contains("close"), "{}", closed.head);
             assert!(kept.head.contains("Content-Length: 1000\r\n") && kept.head.contains("Date: "), "{}", kept.head);
+            // Long enough to be sent by reference.
+            let (kept, closed) = (get(&mut stream, "/middle", ""), once(http, "/middle"));
+            assert!(kept.status == 200 && kept.body == middle, "{}", kept.head);
+            assert!(closed.status == 200 && closed.body == middle, "{}", closed.head);
         }
         let part = get(&mut stream, "/small", "Range: bytes=10-19\r\n");
         assert!(part.status == 206 && part.body == small[10..20], "{}", part.head);
