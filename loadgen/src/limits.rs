@@ -11,6 +11,8 @@ pub const SCRIPT_BYTES_MAX: usize = 64 << 10;
 pub const MODULE_BYTES_MAX: usize = 512 << 10;
 /// Modules that one GRUB loads; Debian 12 has some 280.
 pub const MODULES_MAX: usize = 512;
+/// Bytes that a pattern of a GRUB configuration may become: a few KiB for what takes a MAC address apart.
+pub const PATTERN_BYTES_MAX: usize = 1 << 20;
 /// Commands that one node executes before its scripts count as a loop that never ends.
 pub const SCRIPT_STEPS_MAX: u32 = 2_000;
 /// Scripts fetched one after the other without a pause between them before they count as a loop; real chains have a few, the menu
