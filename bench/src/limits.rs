@@ -86,7 +86,7 @@ pub const DHCP_LOAD: Duration = Duration::from_secs(2);
 /// How long an exchange may take before it counts as lost.
 pub const DHCP_PATIENCE: Duration = Duration::from_secs(1);
 /// What one load takes with the server's start; for the expected time only.
-pub const DHCP_LOAD_EXPECTED: Duration = Duration::from_secs(6);
+pub const DHCP_LOAD_EXPECTED: Duration = Duration::from_secs(4);
 /// Share of exchanges that may be lost at a rate that is carried.
 pub const DHCP_LOST_MAX: f64 = 0.01;
 /// Share of the exchanges asked for that a client must have begun: below, the client was the limit.

@@ -13,7 +13,7 @@ use crate::agent::{Answer, HeldPlans};
 use crate::attempts::{Attempts, Who};
 use crate::counters::{Counter, Counters};
 use crate::index::Index;
-use crate::leases::{Lease, Leases};
+use crate::leases::{Copied, Leases};
 use crate::ndp::AdvertiseTo;
 use crate::record::{LEASE_BYTES, Record, RecordError};
 use crate::spool::{Spool, Worth};
@@ -207,12 +207,22 @@ impl Engine {
         }
     }
 
+    /// Copies so many leases for [`Engine::live_records`], which then has the rest to do only; true when all are copied.
+    /// A million at once would hold up everybody who waits for an answer.
+    pub fn gather_live_records(&mut self, leases: usize) -> bool {
+        self.leases.copy(leases)
+    }
+
     /// What must be in the journal for [`Engine::recover`] to know everything: for its compaction. Stands for all records
-    /// handed out so far. Leases are copied here and encoded where they are written: there may be a million of them.
-    pub fn live_records(&self) -> Live {
-        let leases: Vec<Lease> = self.leases.all().copied().collect();
+    /// handed out so far. Leases are encoded where they are written.
+    pub fn live_records(&mut self) -> Live {
+        let Copied { leases, changed } = self.leases.take_copy();
         let count = leases.len() as u64;
         let leases = Live::new(leases.into_iter().map(|lease| lease.encode()), count, count * LEASE_BYTES as u64);
+        let changed = changed.into_iter().map(|(address, lease)| match lease {
+            Some(lease) => Record::Lease(lease),
+            None => Record::LeaseForgotten { address },
+        });
         let (acknowledged, last_number) = self.spool.marks();
         let marks = Record::Spool { acknowledged, last_number };
         let quarantine = self
@@ -221,7 +231,7 @@ impl Engine {
             .map(|(address, until_unix_seconds)| Record::Quarantine { address, until_unix_seconds });
         let states = self.attempts.all().cloned().map(|state| Record::State(Box::new(state)));
         let spool = self.spool.kept().cloned().map(|observation| Record::Observed(Box::new(observation)));
-        let rest = quarantine.chain(states).chain(spool).chain([marks]);
+        let rest = changed.chain(quarantine).chain(states).chain(spool).chain([marks]);
         leases.chain(Live::from(rest.map(|record| record.encode()).collect::<Vec<_>>()))
     }
 

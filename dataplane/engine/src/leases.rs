@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::ops::Bound;
 use std::time::Duration;
 
 use bootstorm_snapshot::record::Subnet;
@@ -59,9 +60,26 @@ pub(crate) struct Asker {
     pub wish: Option<Ipv4Addr>,
 }
 
+/// A copy of all leases while it is made, a part at a time, in the order of their addresses.
+#[derive(Debug)]
+struct Copying {
+    copied: Vec<Lease>,
+    /// Addresses that were copied and have changed since.
+    changed: BTreeSet<Ipv4Addr>,
+}
+
+/// A copy of all leases: put in their order, they give the table as it is.
+#[derive(Debug, Default)]
+pub(crate) struct Copied {
+    pub leases: Vec<Lease>,
+    /// What has changed behind the copy's back: a lease as it is now, or none any more.
+    pub changed: Vec<(Ipv4Addr, Option<Lease>)>,
+}
+
 /// The table.
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
+    copying: Option<Copying>,
     by_address: BTreeMap<Ipv4Addr, Lease>,
     by_client: BTreeMap<(SubnetId, Mac), Ipv4Addr>,
     ends: BTreeSet<(u64, Ipv4Addr)>,
@@ -99,9 +117,32 @@ impl Leases {
         self.ends.len()
     }
 
-    /// All leases in the order of their addresses.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Lease> {
-        self.by_address.values()
+    /// Goes on with a copy of all leases, `count` of them; true when it has all. What changes meanwhile is kept apart.
+    pub(crate) fn copy(&mut self, count: usize) -> bool {
+        let all = self.by_address.len();
+        let copying =
+            self.copying.get_or_insert_with(|| Copying { copied: Vec::with_capacity(all), changed: BTreeSet::new() });
+        let from = copying.copied.last().map_or(Bound::Unbounded, |last| Bound::Excluded(last.address));
+        let before = copying.copied.len();
+        copying.copied.extend(self.by_address.range((from, Bound::Unbounded)).map(|(_, lease)| *lease).take(count));
+        copying.copied.len() - before < count
+    }
+
+    /// Ends a copy: what it lacks yet is copied now.
+    pub(crate) fn take_copy(&mut self) -> Copied {
+        self.copy(usize::MAX);
+        let Some(Copying { copied, changed }) = self.copying.take() else { return Copied::default() };
+        let changed = changed.into_iter().map(|address| (address, self.by_address.get(&address).copied()));
+        Copied { leases: copied, changed: changed.collect() }
+    }
+
+    /// The lease of an address is another, or none, from here on.
+    fn note_change(&mut self, address: Ipv4Addr) {
+        if let Some(copying) = &mut self.copying
+            && copying.copied.last().is_some_and(|last| address <= last.address)
+        {
+            copying.changed.insert(address);
+        }
     }
 
     /// Addresses in quarantine with the second of their release.
@@ -248,6 +289,7 @@ impl Leases {
         }
         self.by_client.insert(client, lease.address);
         self.by_address.insert(lease.address, lease);
+        self.note_change(lease.address);
         displaced
     }
 
@@ -256,6 +298,7 @@ impl Leases {
         let lease = self.by_address.remove(&address)?;
         self.by_client.remove(&(lease.subnet, lease.mac));
         self.uncount(&lease);
+        self.note_change(address);
         Some(lease)
     }
 
@@ -291,6 +334,7 @@ impl Leases {
         self.uncount(&lease);
         let ended = Lease { ended: true, ..lease };
         self.by_address.insert(address, ended);
+        self.note_change(address);
         self.ended.insert((ended.subnet, ended.until_unix_seconds, address));
         Some(ended)
     }
@@ -450,6 +494,51 @@ mod tests {
         assert_eq!(refused as usize, limits::OFFERS_MAX - limits::OFFERS_UNKNOWN_MAX);
         assert!(leases.choose(Duration::ZERO, &subnet, asker(1, None), |_| false).is_ok());
         assert!(leases.choose(Duration::ZERO, &subnet, stranger(0), |_| false).is_ok(), "its offer is renewed");
+    }
+
+    /// Leases come, go and move while they are copied: read again, the copy is the table.
+    #[test]
+    fn a_copy_in_parts_is_the_table_whatever_happens_meanwhile() {
+        let address = |n: u32| Ipv4Addr::from(0x0a01_0000 + n);
+        let lease = |client: u32, n: u32, until: u64| {
+            let [_, a, b, c] = client.to_be_bytes();
+            let (mac, subnet) = (Mac([2, 0, 0, a, b, c]), SubnetId(1));
+            let (until_unix_seconds, ended, architecture, circuit) = (until, false, None, None);
+            Lease { mac, address: address(n), subnet, until_unix_seconds, ended, architecture, circuit }
+        };
+        for seed in 0..200u64 {
+            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+            let mut random = |below: u32| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 33) as u32 % below
+            };
+            let mut leases = Leases::default();
+            (0..40).for_each(|_| drop(leases.put(lease(random(60), random(80), 100))));
+            let mut is_whole = false;
+            while !is_whole {
+                is_whole = leases.copy(1 + random(7) as usize);
+                for _ in 0..random(6) {
+                    match random(4) {
+                        0 => drop(leases.remove(address(random(80)))),
+                        1 => drop(leases.end(address(random(80)))),
+                        _ => drop(leases.put(lease(random(60), random(80), 200 + u64::from(random(9))))),
+                    }
+                }
+            }
+            let Copied { leases: copied, changed } = leases.take_copy();
+            let mut again = Leases::default();
+            copied.into_iter().for_each(|lease| drop(again.put(lease)));
+            for (address, now) in changed {
+                match now {
+                    Some(lease) => drop(again.put(lease)),
+                    None => drop(again.remove(address)),
+                }
+            }
+            assert_eq!(again.by_address, leases.by_address, "seed {seed}");
+            assert_eq!((again.by_client, again.ends, again.ended), (leases.by_client, leases.ends, leases.ended));
+        }
     }
 
     #[test]

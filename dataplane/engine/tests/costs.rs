@@ -74,8 +74,16 @@ fn a_million_leases_are_compacted_and_read_again() {
     let directory = std::env::temp_dir().join(format!("bootstorm-costs-{}", std::process::id()));
     let (mut journal, _) = Journal::open_directory(&directory, OnDamage::Refuse).expect("a new journal");
     let started = Instant::now();
+    let mut turn = std::time::Duration::ZERO;
+    let mut is_whole = false;
+    while !is_whole {
+        let begun = Instant::now();
+        is_whole = rack.engine.gather_live_records(4_096);
+        turn = turn.max(begun.elapsed());
+    }
+    let begun = Instant::now();
     let live = rack.engine.live_records();
-    let gathered = started.elapsed();
+    turn = turn.max(begun.elapsed());
     journal.begin_compaction(live).expect("begun");
     let mut longest = std::time::Duration::ZERO;
     let bytes = loop {
@@ -88,7 +96,7 @@ fn a_million_leases_are_compacted_and_read_again() {
     };
     let all = started.elapsed();
     println!(
-        "compaction of {count} leases: {gathered:?} on shard 0, {all:?} in all, {longest:?} between two commits, {bytes} bytes"
+        "compaction of {count} leases: {turn:?} a turn on shard 0, {longest:?} between two commits, {all:?} in all, {bytes} bytes"
     );
     drop(journal);
     let started = Instant::now();

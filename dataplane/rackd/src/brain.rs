@@ -79,6 +79,8 @@ pub(crate) struct Brain {
     links: Vec<Link>,
     commits: Commits,
     compacting: bool,
+    /// What the journal is to hold after its compaction is being gathered, some of it each turn.
+    gathering: bool,
     /// Why the journal has stopped, and when the role ends for it.
     stopped: Option<(String, Instant)>,
     scripts: HashMap<u64, Waiter>,
@@ -111,6 +113,7 @@ impl Brain {
             links,
             commits: Commits::default(),
             compacting: false,
+            gathering: false,
             stopped: None,
             scripts: HashMap::new(),
             requests: HashMap::new(),
@@ -263,7 +266,8 @@ impl Brain {
         let metrics = self.metrics_at.filter(|_| self.metrics_due).map(|at| at + limits::METRICS_INTERVAL);
         let commit = self.commits.due(core.now);
         let stopped = self.stopped.as_ref().map(|(_, until)| *until);
-        [engine, resend, metrics, commit, stopped].into_iter().flatten().min()
+        let gathering = (self.gathering && self.commits.is_empty()).then_some(core.now);
+        [engine, resend, metrics, commit, stopped, gathering].into_iter().flatten().min()
     }
 
     /// Once a turn, after its inputs: the journal's news, timers, and everything the engine wants done.
@@ -298,7 +302,8 @@ impl Brain {
         while let Some(batch) = self.commits.take(core.now) {
             self.submit(batch)?;
         }
-        if news.committed.is_some_and(|committed| committed.compaction_due) {
+        self.gathering |= !self.compacting && news.committed.is_some_and(|committed| committed.compaction_due);
+        if self.gathering && self.engine.gather_live_records(limits::GATHERED_LEASES) {
             self.compact(core)?;
         }
         self.send_observations(core);
@@ -365,13 +370,12 @@ impl Brain {
 
     /// The engine's state stands for all records that it has handed out: all of them must be the journal's first.
     fn compact(&mut self, core: &Core) -> Result<(), Error> {
-        if self.compacting {
-            return Ok(());
-        }
         self.submit_all(core)?;
         if !self.commits.is_empty() {
+            // The journal's queue is full: it is tried again in the next turn.
             return Ok(());
         }
+        self.gathering = false;
         match self.journal.compact(self.engine.live_records()) {
             Ok(()) => self.compacting = true,
             Err(error) => tracing::warn!(%error, "the journal is not compacted now"),

@@ -119,6 +119,8 @@ pub const STATUS_MISSING_MAX: usize = 8_192;
 /// Least time between two syncs of the journal while there is more to write than fits one batch: what a client may wait longer
 /// for its ACK than the disk takes. At 5,000 leases a second a sync is shared by 25.
 pub const COMMIT_INTERVAL: Duration = Duration::from_millis(5);
+/// Leases copied in one turn of shard 0 when the journal is to be compacted: half a millisecond.
+pub const GATHERED_LEASES: usize = 4_096;
 /// How long the role goes on after its journal has stopped, so that clients that renew keep what is durable: while a disk stays
 /// full, each start of the role ends at its first write.
 pub const JOURNAL_STOPPED_GRACE: Duration = Duration::from_secs(5);
