@@ -22,6 +22,7 @@
 //!   not begun again: its machine waits until the snapshot changes.
 //! - Addresses, MACs and names carry no authority over anything secret; they only lead to the trace of a boot.
 
+pub mod admission;
 mod agent;
 mod attempts;
 mod boot;

@@ -39,6 +39,26 @@ pub const HELD_PLANS_MAX: usize = 8192;
 /// Pause between two alarms about the same machine and matter.
 pub const ALARM_PAUSE: Duration = Duration::from_secs(60);
 
+/// Octets a second below which one more transfer only slows the others: a disk writes faster, and an image of 1 GiB would take
+/// more than two minutes.
+pub const TRANSFER_BYTES_PER_SECOND_MIN: u64 = 8 << 20;
+/// Transfers that may be under way whatever was measured: the first ones are what is measured.
+pub const TRANSFERS_MIN: u32 = 8;
+/// Transfers under way, and places of one pool, at most: more machines than a rack serves.
+pub const ADMISSIONS_MAX: usize = 16_384;
+/// Shortest wait that a machine is told: asking more often than that costs more than it wins.
+pub const ADMISSION_WAIT_MIN: Duration = Duration::from_secs(1);
+/// Longest: what is known about the rate is not worth more.
+pub const ADMISSION_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long after it was to come back a machine loses its place.
+pub const PLACE_GRACE: Duration = Duration::from_secs(15);
+/// A transfer of which nothing was heard for so long is over: between two ranges an agent only writes.
+pub const TRANSFER_SILENCE: Duration = Duration::from_secs(30);
+/// Shortest time over which a rate is measured.
+pub const ADMISSION_MEASURE: Duration = Duration::from_millis(500);
+/// How long a rate that was reached counts, before half of it is forgotten.
+pub const ADMISSION_HALF_LIFE: Duration = Duration::from_secs(60);
+
 /// Observations kept until control has acknowledged them.
 pub const SPOOL_OBSERVATIONS_MAX: usize = 131_072;
 /// Octets of the kept observations.
