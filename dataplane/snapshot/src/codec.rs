@@ -100,6 +100,8 @@ fn record_value(record: &Record) -> Value {
         Record::DhcpOptions(value) => serde_json::to_value(value),
         Record::NamedReservation(value) => serde_json::to_value(value),
         Record::ProxyDhcp(value) => serde_json::to_value(value),
+        Record::Zone(value) => serde_json::to_value(value),
+        Record::Name(value) => serde_json::to_value(value),
     };
     // Every record is a struct of serialisable fields with string keys, so this cannot fail.
     value.unwrap_or(Value::Null)
@@ -117,6 +119,8 @@ fn key_parts(key: &Key) -> (&'static str, String) {
         Key::DhcpOptions(scope) => ("dhcp_options", scope.to_string()),
         Key::NamedReservation(identity) => ("named_reservation", identity.to_string()),
         Key::ProxyDhcp(vlan) => ("proxy_dhcp", vlan.to_string()),
+        Key::Zone(name) => ("dns_zone", name.to_string()),
+        Key::Name(name) => ("dns_name", name.to_string()),
     }
 }
 
@@ -133,6 +137,8 @@ fn parse_key(kind: &str, key: &str) -> Result<Option<Key>, CodecError> {
         "dhcp_options" => Key::DhcpOptions(key.parse().map_err(bad)?),
         "named_reservation" => Key::NamedReservation(key.parse().map_err(bad)?),
         "proxy_dhcp" => Key::ProxyDhcp(key.parse().map_err(bad)?),
+        "dns_zone" => Key::Zone(key.parse().map_err(bad)?),
+        "dns_name" => Key::Name(key.parse().map_err(bad)?),
         _ => return Ok(None),
     }))
 }
@@ -149,6 +155,8 @@ fn parse_record(key: &Key, json: &str) -> Result<Record, CodecError> {
         Key::DhcpOptions(_) => Record::DhcpOptions(serde_json::from_str(json).map_err(malformed)?),
         Key::NamedReservation(_) => Record::NamedReservation(serde_json::from_str(json).map_err(malformed)?),
         Key::ProxyDhcp(_) => Record::ProxyDhcp(serde_json::from_str(json).map_err(malformed)?),
+        Key::Zone(_) => Record::Zone(serde_json::from_str(json).map_err(malformed)?),
+        Key::Name(_) => Record::Name(serde_json::from_str(json).map_err(malformed)?),
     })
 }
 

@@ -8,22 +8,26 @@
 
 pub mod codec;
 pub mod dhcp;
+pub mod dns;
 pub mod ids;
 pub mod inventory;
 pub mod limits;
 pub mod manifest;
+pub mod names;
 pub mod net;
 pub mod observation;
 pub mod plan;
 pub mod record;
 pub mod view;
 
+pub use dns::DnsName;
 pub use ids::{
     AttemptId, ChunkName, ClaimHash, CredentialHash, DiskId, EnrolmentId, EventId, FabricId, Generation, ImageId,
     InterfaceId, KeyHash, MachineId, ManifestDigest, OperationId, RackId, RangeId, SubnetId, VlanId,
 };
 pub use inventory::Inventory;
 pub use manifest::{Encoding, Manifest};
+pub use names::Names;
 pub use net::{Architecture, Ipv4Net, Ipv4Range, Mac};
 pub use observation::{Observation, Observed, Stage, Subject};
 pub use plan::{Plan, Task};

@@ -14,8 +14,18 @@ pub const MANIFEST_CHUNKS_MAX: usize = 1 << 22;
 pub const HOSTNAME_LABEL_MAX: usize = 63;
 /// Bytes of free text (evidence, details) in one observation; longer text is cut by its writer.
 pub const TEXT_BYTES_MAX: usize = 4096;
+/// Bytes of a domain name with its lengths and its end (RFC 1035 §2.3.4).
+pub const DNS_NAME_BYTES_MAX: usize = 255;
+/// Bytes of one record's data: far more than one answer over UDP carries, and a line of the snapshot holds a few.
+pub const DNS_DATA_BYTES_MAX: usize = 8 << 10;
+/// Records of one set: an answer over TCP holds as many addresses.
+pub const DNS_SET_RECORDS_MAX: usize = 1024;
+/// Bytes of all records of one name.
+pub const DNS_NAME_RECORDS_BYTES_MAX: usize = 96 << 10;
 /// MAC addresses, disks or PCI devices of one machine.
 pub const INVENTORY_ITEMS_MAX: usize = 1024;
 
 const _: () = assert!(LINE_BYTES_MAX < FRAME_BYTES_MAX);
+// In a line every octet is two digits.
+const _: () = assert!(2 * DNS_NAME_RECORDS_BYTES_MAX + (32 << 10) < LINE_BYTES_MAX);
 const _: () = assert!((CHUNK_STORED_BYTES_MAX as usize) < FRAME_BYTES_MAX);

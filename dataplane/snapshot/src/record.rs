@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 
 use crate::dhcp::{DhcpOptions, Identity, NamedReservation, ProxyDhcp, Scope};
+use crate::dns::{DnsName, Name, Zone};
 use crate::ids::{
     AttemptId, EnrolmentId, Generation, ImageId, MachineId, ManifestDigest, OperationId, SubnetId, VlanId,
 };
@@ -55,6 +56,10 @@ pub enum Key {
     NamedReservation(Identity),
     /// A VLAN with somebody else's DHCP server.
     ProxyDhcp(VlanId),
+    /// A zone of DNS, by its apex.
+    Zone(DnsName),
+    /// The DNS records of a name.
+    Name(DnsName),
 }
 
 /// A record's value; which key it stands under follows from it ([`Record::key`]).
@@ -80,6 +85,10 @@ pub enum Record {
     NamedReservation(NamedReservation),
     /// A VLAN with somebody else's DHCP server.
     ProxyDhcp(ProxyDhcp),
+    /// A zone of DNS.
+    Zone(Zone),
+    /// The DNS records of a name.
+    Name(Name),
 }
 
 impl Record {
@@ -96,6 +105,8 @@ impl Record {
             Record::DhcpOptions(options) => Key::DhcpOptions(options.scope.clone()),
             Record::NamedReservation(reservation) => Key::NamedReservation(reservation.identity.clone()),
             Record::ProxyDhcp(proxy) => Key::ProxyDhcp(proxy.vlan),
+            Record::Zone(zone) => Key::Zone(zone.name.clone()),
+            Record::Name(name) => Key::Name(name.name.clone()),
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::dhcp::{DhcpOptions, Identity, NamedReservation, ProxyDhcp, Scope};
+use crate::dns::{DnsName, Zone};
 use crate::ids::{EnrolmentId, Generation, MachineId, OperationId, SubnetId, VlanId};
+use crate::names::Names;
 use crate::net::{Architecture, Mac};
 use crate::plan::Plan;
 use crate::record::{Boot, Change, Enrolment, Environment, Key, Line, Record, Reservation, Site, Subnet};
@@ -33,6 +35,10 @@ pub struct View {
     pub named_reservations: BTreeMap<Identity, NamedReservation>,
     /// VLANs with somebody else's DHCP server.
     pub proxy_dhcp: BTreeMap<VlanId, ProxyDhcp>,
+    /// Zones of DNS. Their SOAs stand in `names` too: both are changed by [`View::put`] and [`View::remove`].
+    pub zones: BTreeMap<DnsName, Zone>,
+    /// DNS records by name, in the form in which they are found and sent.
+    pub names: Names,
 }
 
 impl View {
@@ -61,6 +67,11 @@ impl View {
                 drop(self.named_reservations.insert(value.identity.clone(), value));
             }
             Record::ProxyDhcp(value) => drop(self.proxy_dhcp.insert(value.vlan, value)),
+            Record::Zone(value) => {
+                self.names.put_zone(&value);
+                self.zones.insert(value.name.clone(), value);
+            }
+            Record::Name(value) => self.names.put(&value),
         }
     }
 
@@ -77,6 +88,11 @@ impl View {
             Key::DhcpOptions(scope) => drop(self.dhcp_options.remove(scope)),
             Key::NamedReservation(identity) => drop(self.named_reservations.remove(identity)),
             Key::ProxyDhcp(vlan) => drop(self.proxy_dhcp.remove(vlan)),
+            Key::Zone(name) => {
+                self.names.remove_zone(name);
+                self.zones.remove(name);
+            }
+            Key::Name(name) => self.names.remove(name),
         }
     }
 
@@ -92,8 +108,10 @@ impl View {
         let options = self.dhcp_options.values().cloned().map(Record::DhcpOptions);
         let named = self.named_reservations.values().cloned().map(Record::NamedReservation);
         let proxies = self.proxy_dhcp.values().copied().map(Record::ProxyDhcp);
-        let networks = site.chain(subnets).chain(options).chain(named).chain(proxies);
-        networks.chain(environments).chain(reservations).chain(plans).chain(boots).chain(enrolments)
+        let zones = self.zones.values().cloned().map(Record::Zone);
+        let networks = site.chain(subnets).chain(options).chain(named).chain(proxies).chain(zones);
+        let names = self.names.iter().map(Record::Name);
+        networks.chain(environments).chain(reservations).chain(plans).chain(boots).chain(enrolments).chain(names)
     }
 
     /// The whole view as lines of its generation: a base.
@@ -122,6 +140,7 @@ mod tests {
     use super::*;
     use crate::codec;
     use crate::dhcp::{DhcpOption, Octets};
+    use crate::dns::{Name, RecordSet};
     use crate::record::Answer;
     use proptest::prelude::*;
 
@@ -154,7 +173,7 @@ mod tests {
 
     fn network(n: u8) -> Record {
         let octets = Octets(vec![n]);
-        match n % 3 {
+        match n % 5 {
             0 => Record::DhcpOptions(DhcpOptions {
                 scope: Scope::Subnet(SubnetId(i64::from(n))),
                 machines: vec![],
@@ -166,7 +185,22 @@ mod tests {
                 address: [10, 0, 0, n].into(),
                 hostname: None,
             }),
-            _ => Record::ProxyDhcp(ProxyDhcp { vlan: VlanId(i64::from(n)) }),
+            2 => Record::ProxyDhcp(ProxyDhcp { vlan: VlanId(i64::from(n)) }),
+            3 => Record::Zone(Zone {
+                name: format!("z{}.test", n % 4).parse().expect("name"),
+                primary: "ns.test".parse().expect("name"),
+                contact: "root.test".parse().expect("name"),
+                serial: u32::from(n),
+                refresh_seconds: 1,
+                retry_seconds: 2,
+                expire_seconds: 3,
+                negative_seconds: 4,
+                ttl_seconds: 5,
+            }),
+            _ => Record::Name(Name {
+                name: format!("n{n}.z{}.test", n % 4).parse().expect("name"),
+                sets: vec![RecordSet::a(u32::from(n), [[10, 0, 0, n].into()])],
+            }),
         }
     }
 
