@@ -52,11 +52,14 @@ pub(crate) struct Full;
 pub(crate) struct Writer<'a> {
     buffer: &'a mut [u8],
     length: usize,
+    /// Octets that may be filled for now; never more than the buffer has.
+    limit: usize,
 }
 
 impl<'a> Writer<'a> {
     pub(crate) fn new(buffer: &'a mut [u8]) -> Self {
-        Writer { buffer, length: 0 }
+        let limit = buffer.len();
+        Writer { buffer, length: 0, limit }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -64,18 +67,32 @@ impl<'a> Writer<'a> {
     }
 
     pub(crate) fn room(&self) -> usize {
-        self.buffer.len().saturating_sub(self.length)
+        self.limit.saturating_sub(self.length)
+    }
+
+    /// Keeps what is behind so many octets free until [`Writer::unlimit`].
+    pub(crate) fn limit(&mut self, bytes: usize) {
+        self.limit = bytes.min(self.buffer.len());
+    }
+
+    pub(crate) fn unlimit(&mut self) {
+        self.limit = self.buffer.len();
+    }
+
+    /// Takes back what was written behind so many octets.
+    pub(crate) fn truncate(&mut self, length: usize) {
+        self.length = self.length.min(length);
     }
 
     pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<(), Full> {
-        let end = self.length.checked_add(bytes.len()).ok_or(Full)?;
+        let end = self.length.checked_add(bytes.len()).filter(|end| *end <= self.limit).ok_or(Full)?;
         self.buffer.get_mut(self.length..end).ok_or(Full)?.copy_from_slice(bytes);
         self.length = end;
         Ok(())
     }
 
     pub(crate) fn zeros(&mut self, count: usize) -> Result<(), Full> {
-        let end = self.length.checked_add(count).ok_or(Full)?;
+        let end = self.length.checked_add(count).filter(|end| *end <= self.limit).ok_or(Full)?;
         self.buffer.get_mut(self.length..end).ok_or(Full)?.fill(0);
         self.length = end;
         Ok(())

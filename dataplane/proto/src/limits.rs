@@ -48,6 +48,16 @@ pub const DNS_MESSAGE_BYTES_MAX: usize = 4_096;
 pub const DNS_NAME_BYTES_MAX: usize = 255;
 /// Records of one message; each takes 11 octets at least, so that more than this would not fit anyway.
 pub const DNS_RECORDS_MAX: u32 = 372;
+/// Labels of a name: 127 of one octet with their lengths, and the root's end (RFC 1035 §2.3.4).
+pub const DNS_LABELS_MAX: usize = 127;
+/// Octets of a datagram that can be a question: a name of 255, EDNS with a cookie and padding (RFC 8467 §4.1 pads to 128s).
+pub const DNS_REQUEST_BYTES_MAX: usize = 1_232;
+/// Additional records of a question: OPT, and a few that mean nothing to us.
+pub const DNS_REQUEST_RECORDS_MAX: u16 = 4;
+/// Octets of an answer to somebody without EDNS (RFC 1035 §2.3.4).
+pub const DNS_PLAIN_BYTES_MAX: usize = 512;
+/// Octets of any answer over UDP: what needs no fragments on any IPv6 path (threat model T8).
+pub const DNS_REPLY_BYTES_MAX: usize = 1_232;
 
 // ---- TFTP
 /// Octets of a request; larger ones are not looked at (RFC 2347 §1 allows 512).
@@ -116,6 +126,10 @@ const _: () = {
     assert!(DHCP_RELAY_INFORMATION_BYTES_MAX + DHCP_FIXED_BYTES < DHCP_DATAGRAM_BYTES_DEFAULT - IPV4_UDP_HEADER_BYTES);
     assert!(2 * DUID_BYTES_MAX < DHCP6_MESSAGE_BYTES_MAX);
     assert!(DNS_RECORDS_MAX as usize * 11 <= DNS_MESSAGE_BYTES_MAX);
+    assert!(DNS_LABELS_MAX * 2 < DNS_NAME_BYTES_MAX);
+    // Header, question, OPT and cookie fit into the smallest answer.
+    assert!(12 + DNS_NAME_BYTES_MAX + 4 + 11 + 28 <= DNS_PLAIN_BYTES_MAX);
+    assert!(DNS_PLAIN_BYTES_MAX <= DNS_REPLY_BYTES_MAX && DNS_REPLY_BYTES_MAX <= DNS_MESSAGE_BYTES_MAX);
     assert!(TFTP_BLOCK_BYTES_MAX as usize + 4 + IPV4_UDP_HEADER_BYTES <= ETHERNET_PAYLOAD_BYTES);
     assert!((TFTP_BLOCK_BYTES_DEFAULT as usize + 4) * TFTP_UNPROVEN_SENDS_MAX as usize <= TFTP_UNPROVEN_BYTES_MAX);
     assert!(TFTP_NAME_BYTES_MAX < TFTP_REQUEST_BYTES_MAX);

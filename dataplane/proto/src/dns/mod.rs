@@ -1,17 +1,40 @@
-//! DNS (RFC 1035): the client half, one question and a check of its answer.
+//! DNS (RFC 1035): the client half, one question and a check of its answer; the server half, a question's parts and an answer.
 //!
 //! A message is a header of 12 octets (id 2, flags 2, four counts of 2), the question, and records (RFC 1035 §4.1).
-//! [`query`] writes, [`answer`] reads; neither follows a compression pointer, so no message can make them loop.
+//! Of the client [`query`] writes and [`answer`] reads, of the server [`request`] reads and [`reply`] writes; none of them follows
+//! a compression pointer, so no message can make them loop.
 
 pub mod answer;
 pub mod query;
+pub mod reply;
+pub mod request;
 
 /// UDP port of servers.
 pub const SERVER_PORT: u16 = 53;
 /// Octets of a header (RFC 1035 §4.1.1).
 pub const HEADER_BYTES: usize = 12;
 
-/// Why a datagram was not taken. Stable names for counters.
+/// Codes of answers (RFC 1035 §4.1.1, RFC 6895 §2.3).
+pub mod rcode {
+    /// No error.
+    pub const NO_ERROR: u8 = 0;
+    /// The question could not be read.
+    pub const FORMAT_ERROR: u8 = 1;
+    /// The server has a problem of its own.
+    pub const SERVER_FAILURE: u8 = 2;
+    /// The name does not exist.
+    pub const NAME_ERROR: u8 = 3;
+    /// This kind of question is not answered.
+    pub const NOT_IMPLEMENTED: u8 = 4;
+    /// The server does not want to answer.
+    pub const REFUSED: u8 = 5;
+    /// Not authorised (RFC 8945 §5.2.1).
+    pub const NOT_AUTHORISED: u8 = 9;
+    /// A version of EDNS that the server does not speak (RFC 6891 §6.1.3); its upper bits stand in the OPT record.
+    pub const BAD_VERSION: u8 = 16;
+}
+
+/// Why a response was not taken. Stable names for counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum DropReason {
     /// Ends inside its header, its question or a record.
