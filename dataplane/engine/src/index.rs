@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use bootstorm_proto::dhcp::options::may_be_set;
 use bootstorm_snapshot::dhcp::{Identity, NamedReservation, Scope};
 use bootstorm_snapshot::record::{Boot, Environment, File, Reservation, Subnet};
-use bootstorm_snapshot::{Architecture, Encoding, Mac, MachineId, ManifestDigest, SubnetId, Task, View, VlanId};
+use bootstorm_snapshot::{Architecture, Encoding, Mac, MachineId, ManifestDigest, Names, SubnetId, Task, View, VlanId};
 use bytes::Bytes;
 
 use crate::{cpio, limits};
@@ -26,6 +26,8 @@ pub struct Index {
     manifests: BTreeMap<ManifestDigest, Named>,
     ca_initrd: Bytes,
     listing: Bytes,
+    /// Addresses of the subnets, as ranges that do not touch, in their order.
+    clients: Vec<(u32, u32)>,
 }
 
 /// A manifest that the generation names, and how much it is wanted.
@@ -86,7 +88,9 @@ impl Index {
         for subnet in view.subnets.values().filter(|subnet| subnet.dhcp) {
             networks.entry(subnet.vlan).or_default().push(subnet.id);
         }
-        Index { view, machines, reserved, networks, options, tags, files, manifests, ca_initrd, listing: Bytes::new() }
+        let clients = ranges(view.subnets.values());
+        let listing = Bytes::new();
+        Index { view, machines, reserved, networks, options, tags, files, manifests, ca_initrd, listing, clients }
     }
 
     /// An index of files only, without machines or networks: for `bootstorm serve`.
@@ -106,6 +110,18 @@ impl Index {
     /// The view it was built from.
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// The names that racks answer for over DNS.
+    pub fn names(&self) -> &Names {
+        &self.view.names
+    }
+
+    /// Whether an address is on one of our subnets.
+    pub fn is_client(&self, address: Ipv4Addr) -> bool {
+        let address = u32::from(address);
+        let after = self.clients.partition_point(|(first, _)| *first <= address);
+        after.checked_sub(1).and_then(|at| self.clients.get(at)).is_some_and(|(_, last)| address <= *last)
     }
 
     /// The machine that an interface belongs to.
@@ -207,6 +223,21 @@ impl Index {
     pub fn ca_initrd(&self) -> &Bytes {
         &self.ca_initrd
     }
+}
+
+/// The addresses of subnets, which may lie in one another.
+fn ranges<'a>(subnets: impl Iterator<Item = &'a Subnet>) -> Vec<(u32, u32)> {
+    let mut all: Vec<(u32, u32)> =
+        subnets.map(|subnet| (subnet.cidr.network().into(), subnet.cidr.broadcast().into())).collect();
+    all.sort_unstable();
+    let mut joined: Vec<(u32, u32)> = Vec::with_capacity(all.len());
+    for (first, last) in all {
+        match joined.last_mut().filter(|before| first <= before.1) {
+            Some(before) => before.1 = before.1.max(last),
+            None => joined.push((first, last)),
+        }
+    }
+    joined
 }
 
 /// Files of an environment by the names under which machines fetch them. Kernel and initrd by their paths; loaders by

@@ -3,7 +3,7 @@
 //! Sans-I/O. One [`Engine`] on one shard takes inputs (`handle_…`), each with the time and, where something is minted,
 //! randomness; every input is followed by draining [`Engine::poll_output`] until `None`; [`Engine::next_timeout`] says when
 //! [`Engine::handle_timeout`] is due. Time never goes back. What other shards need is read-only: the [`Index`] of a
-//! generation, and [`http::route`] and [`http::tftp`] over it.
+//! generation, and [`http::route`], [`http::tftp`] and [`dns::Responder`] over it.
 //!
 //! # Promises
 //! Leases, claims, agents' keys, attempts, *local boot* and the spool of observations live in the journal. An input that
@@ -29,6 +29,7 @@ mod boot;
 mod counters;
 mod cpio;
 mod dhcp;
+pub mod dns;
 mod engine;
 pub mod http;
 mod index;

@@ -90,6 +90,20 @@ pub const REPEATED_REQUEST_SECONDS: u64 = 10;
 /// Records after which a batch goes to the journal between two decisions. One decision adds a handful at most.
 pub const BATCH_RECORDS: usize = 256;
 
+/// Of answers that are above the limit each so many-th goes out empty and marked as truncated, so that who really asks can come
+/// again by another way.
+pub const DNS_SLIP: u32 = 2;
+/// Sources whose answers are counted at a time; more share their counts.
+pub const DNS_SOURCES_MAX: usize = 16_384;
+/// Aliases followed for one question; more are left to who asks.
+pub const DNS_ALIASES_MAX: usize = 8;
+/// Seconds that a cookie of ours is taken for (RFC 9018 §4.3).
+pub const DNS_COOKIE_SECONDS_MAX: u32 = 3_600;
+/// Seconds after which its sender gets a new one.
+pub const DNS_COOKIE_SECONDS_FRESH: u32 = 1_800;
+/// Seconds that a cookie may be from the future, for clocks that were set back.
+pub const DNS_COOKIE_SECONDS_AHEAD: u32 = 300;
+
 /// Seconds between two questions of a machine that has nothing to do.
 pub const WAIT_SCRIPT_SECONDS: u64 = 10;
 /// Octets of the site's CA certificate; a chain of certificates is far below.
@@ -105,3 +119,5 @@ const _: () = assert!(UNCOMMITTED_BYTES_MAX < bootstorm_journal::limits::QUEUE_B
 const _: () = assert!(BATCH_RECORDS * 2 <= bootstorm_journal::limits::BATCH_RECORDS_MAX);
 const _: () = assert!(PLAN_WAIT_MAX.as_secs() < AGENT_SILENCE.as_secs(), "a held request must not look like silence");
 const _: () = assert!(WAIT_SCRIPT_SECONDS < AGENT_SILENCE.as_secs());
+const _: () = assert!(DNS_SOURCES_MAX.is_power_of_two());
+const _: () = assert!(DNS_COOKIE_SECONDS_FRESH < DNS_COOKIE_SECONDS_MAX);
