@@ -34,6 +34,10 @@ pub const AGENT_CERTIFICATE_SECONDS: u64 = 24 * 60 * 60;
 pub const AGENT_HEARTBEAT_SECONDS: u64 = 5;
 /// Seconds for which a plan request may be held open.
 pub const PLAN_WAIT_SECONDS_MAX: u64 = 20;
+/// Answers over DNS in a second to one address on our subnets, of each kind: a host that looks everything up for itself.
+pub const DNS_CLIENT_ANSWERS_DEFAULT: u32 = 2_000;
+/// The same to all addresses of a /24 that is none of ours: what NSD allows (threat model T8).
+pub const DNS_STRANGER_ANSWERS_DEFAULT: u32 = 200;
 
 const _: () = assert!(AGENT_HEARTBEAT_SECONDS * 3 < AGENT_SILENCE_SECONDS);
 const _: () = assert!(PLAN_WAIT_SECONDS_MAX < AGENT_SILENCE_SECONDS);

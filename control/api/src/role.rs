@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use bootstorm_snapshot::Mac;
 use serde::{Deserialize, Serialize};
 
+use crate::limits;
 use crate::origin::Origin;
 
 /// A message of the supervisor.
@@ -34,7 +35,7 @@ pub enum ToRole {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RoleName {
-    /// DHCP, TFTP, HTTP.
+    /// DHCP, TFTP, HTTP, DNS.
     Rack,
     /// Agents' TLS, link to control.
     Gateway,
@@ -69,7 +70,7 @@ pub struct RackConfig {
     pub http_port: u16,
     /// Port of the gateway's TLS, as in boot scripts.
     pub agent_port: u16,
-    /// Number of shards (threads); HTTP and TFTP descriptors come once per shard.
+    /// Number of shards (threads); HTTP, TFTP and DNS descriptors come once per shard.
     pub shards: u16,
     /// Octets of memory that chunks are kept in; `None` for a share of what is available.
     #[serde(default)]
@@ -77,6 +78,27 @@ pub struct RackConfig {
     /// What does the rack's input and output.
     #[serde(default)]
     pub driver: Driver,
+    /// How much DNS tells whom.
+    #[serde(default)]
+    pub dns: RackDns,
+}
+
+/// Answers over DNS in a second, of each kind (found, not found, refused, …), before a source has to prove its address with a cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RackDns {
+    /// To one address on a subnet of ours.
+    pub client_answers: u32,
+    /// To all addresses of a /24 that is none of ours.
+    pub stranger_answers: u32,
+}
+
+impl Default for RackDns {
+    fn default() -> RackDns {
+        RackDns {
+            client_answers: limits::DNS_CLIENT_ANSWERS_DEFAULT,
+            stranger_answers: limits::DNS_STRANGER_ANSWERS_DEFAULT,
+        }
+    }
 }
 
 /// What does a rack's input and output.
@@ -130,6 +152,13 @@ pub enum Descriptor {
     },
     /// UDP port 69 on the interface's address, one of a SO_REUSEPORT group.
     Tftp {
+        /// Kernel index of the interface.
+        interface: u32,
+        /// The shard that serves it.
+        shard: u16,
+    },
+    /// UDP port 53 on the interface's address, one of a SO_REUSEPORT group.
+    Dns {
         /// Kernel index of the interface.
         interface: u32,
         /// The shard that serves it.

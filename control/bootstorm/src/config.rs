@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use bootstorm_api::origin::Origin;
-use bootstorm_api::role::{Driver, EnlistThen};
+use bootstorm_api::role::{Driver, EnlistThen, RackDns};
 use serde::Deserialize;
 
 use crate::supervisor::sockets::Ports;
@@ -59,6 +59,8 @@ pub struct Config {
     pub driver: Driver,
     /// Where the rack's content is fetched before control is asked.
     pub origins: Vec<Origin>,
+    /// How much DNS tells whom.
+    pub dns: RackDns,
     /// What happens to a machine after it has enlisted.
     pub enlist_then: EnlistThen,
     /// Origins that webhooks may reach besides public addresses.
@@ -72,6 +74,7 @@ pub struct Config {
 struct File {
     api: Api,
     rack: Rack,
+    dns: Dns,
     enlist: Enlist,
     fetch: Fetch,
     image: Image,
@@ -90,11 +93,19 @@ struct Rack {
     http: u16,
     agent: u16,
     tftp: u16,
+    dns: u16,
     dhcp: u16,
     shards: u16,
     cache: String,
     driver: Driver,
     origins: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Dns {
+    client_answers: u32,
+    stranger_answers: u32,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -128,12 +139,20 @@ impl Default for Rack {
             http: 5248,
             agent: 5249,
             tftp: 69,
+            dns: 53,
             dhcp: 67,
             shards: 0,
             cache: String::new(),
             driver: Driver::Auto,
             origins: vec![],
         }
+    }
+}
+
+impl Default for Dns {
+    fn default() -> Dns {
+        let RackDns { client_answers, stranger_answers } = RackDns::default();
+        Dns { client_answers, stranger_answers }
     }
 }
 
@@ -208,11 +227,18 @@ fn check(file: File) -> Result<Config, ConfigError> {
     Ok(Config {
         api_listen,
         interfaces: file.rack.interfaces,
-        ports: Ports { dhcp: file.rack.dhcp, tftp: file.rack.tftp, http: file.rack.http, agent: file.rack.agent },
+        ports: Ports {
+            dhcp: file.rack.dhcp,
+            tftp: file.rack.tftp,
+            dns: file.rack.dns,
+            http: file.rack.http,
+            agent: file.rack.agent,
+        },
         shards: file.rack.shards,
         cache_bytes,
         driver: file.rack.driver,
         origins,
+        dns: RackDns { client_answers: file.dns.client_answers, stranger_answers: file.dns.stranger_answers },
         enlist_then: file.enlist.then,
         fetch_allow: file.fetch.allow,
         upload_bytes_max,

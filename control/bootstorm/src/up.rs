@@ -61,7 +61,7 @@ pub enum StartError {
 bootstorm up --interface eth1                 serve machines on eth1\n  bootstorm up --config site.toml --check       \
 only check the configuration\n\nThe API's token is in DIR/admin.token, the site's CA in DIR/ca.pem.")]
 pub struct Up {
-    /// Interface to serve (DHCP, TFTP, HTTP); may be given several times
+    /// Interface to serve (DHCP, TFTP, HTTP, DNS); may be given several times
     #[arg(long = "interface", value_name = "IF")]
     interfaces: Vec<String>,
     #[command(flatten)]
@@ -260,6 +260,7 @@ fn rack_roles(
         shards,
         cache_bytes: config.cache_bytes,
         driver: config.driver,
+        dns: config.dns,
     };
     Ok(BTreeMap::from([
         (RoleName::Rack, Role { config: RoleConfig::Rack(rack), sockets: rack_sockets }),

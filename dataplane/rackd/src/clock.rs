@@ -29,6 +29,16 @@ impl Clock {
     }
 }
 
+/// A secret for as long as the role runs.
+pub(crate) fn secret() -> Result<[u8; 32], Error> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(|error| Error::System {
+        what: "drawing randomness",
+        source: std::io::Error::other(error.to_string()),
+    })?;
+    Ok(secret)
+}
+
 /// Randomness for one input of the engine.
 pub(crate) fn entropy() -> Result<Entropy, Error> {
     let mut entropy = Entropy { claim: [0; 16], id: [0; 10] };

@@ -11,6 +11,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use bootstorm_content::{IndexedManifest, Joined};
 use bootstorm_driver::{Chunk, Driver, Operation, OperationId, Refusal, Token};
+use bootstorm_engine::dns::Rates;
 use bootstorm_engine::{Index, Time};
 use bootstorm_proto::http::server::format_date;
 use bootstorm_snapshot::ManifestDigest;
@@ -34,6 +35,10 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     /// Whether shard 0 has an engine; `serve` has none.
     pub(crate) has_engine: bool,
+    /// With what DNS cookies are made; random.
+    pub(crate) dns_secret: [u8; 32],
+    /// How many DNS answers each source gets in a second.
+    pub(crate) dns_rates: Rates,
     /// Largest TFTP block that the narrowest interface carries.
     pub(crate) block_bytes_max: u16,
 }
@@ -83,6 +88,7 @@ pub(crate) enum Kind {
     TftpRead,
     Dhcp,
     Solicitation,
+    Dns,
     /// Nobody waits for it.
     Sent,
     /// A segmented TFTP send, whose failure turns segmentation off.
@@ -90,7 +96,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 11] = [
+    const ALL: [Kind; 12] = [
         Kind::Accept,
         Kind::HttpReceive,
         Kind::HttpSend,
@@ -100,6 +106,7 @@ impl Kind {
         Kind::TftpRead,
         Kind::Dhcp,
         Kind::Solicitation,
+        Kind::Dns,
         Kind::Sent,
         Kind::SentSegments,
     ];

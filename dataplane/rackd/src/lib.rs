@@ -6,7 +6,7 @@
 //!
 //! | thread | does |
 //! |---|---|
-//! | `shard-N` | a driver, HTTP connections and TFTP transfers; shard 0 also DHCP, router solicitations and the engine |
+//! | `shard-N` | a driver, HTTP connections, TFTP transfers and DNS answers; shard 0 also DHCP, router solicitations and the engine |
 //! | `journal` | writes and syncs what the engine promises |
 //! | `content-read` | reads manifests, reads chunks into memory and hashes them there |
 //! | `content-fill` | wishes for what is missing, verifies and writes it |
@@ -31,6 +31,7 @@ mod clock;
 mod commits;
 mod confine;
 mod core;
+mod dns;
 mod error;
 mod export;
 mod fill;
@@ -58,4 +59,5 @@ pub use error::Error;
 pub use export::export;
 pub use rack::run;
 pub use serve::{ServeOptions, Source, serve};
+pub use snapshots::write_base;
 pub use stop::Stop;

@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bootstorm_content::Store;
+use bootstorm_engine::dns::Kind;
 use bootstorm_engine::{Counter as EngineCounter, Stats};
 use bootstorm_proto::dhcp::SERVER_PORT;
-use bootstorm_proto::tftp;
+use bootstorm_proto::{dns, tftp};
 use bootstorm_sandbox::Enforced;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -34,6 +35,8 @@ pub(crate) struct Metrics {
     pub(crate) http_connections: Gauge,
     pub(crate) tftp_bytes: Counter,
     pub(crate) tftp_transfers: Gauge,
+    /// By kind, in the order of [`Kind::ALL`].
+    dns_answers: [Counter; Kind::ALL.len()],
     pub(crate) generation: Gauge,
     pub(crate) files_missing: Gauge,
     pub(crate) wishes: Family<Label, Counter>,
@@ -68,6 +71,7 @@ impl Metrics {
             http_connections: Gauge::default(),
             tftp_bytes: Counter::default(),
             tftp_transfers: Gauge::default(),
+            dns_answers: Default::default(),
             generation: Gauge::default(),
             files_missing: Gauge::default(),
             wishes: Family::default(),
@@ -90,6 +94,8 @@ impl Metrics {
             metrics.tftp_bytes.clone(),
         );
         registry.register("tftp_transfers", "TFTP transfers under way", metrics.tftp_transfers.clone());
+        let dns_answers: Family<Label, Counter> = Family::default();
+        registry.register("dns_answers", "Questions over DNS by what came of them", dns_answers.clone());
         registry.register("snapshot_generation", "Generation served", metrics.generation.clone());
         registry.register(
             "files_missing",
@@ -111,12 +117,21 @@ impl Metrics {
         registry.register_collector(Box::new(ReceiveOverflow));
         registry.register_collector(Box::new(CacheMetrics(cache)));
         let whole_responses = metrics.responses.get_or_create(&[("status", "200")]).clone();
-        Metrics { registry, whole_responses, ..metrics }
+        // By far the most frequent events of a rack: none of them is looked up.
+        let dns_answers = Kind::ALL.map(|kind| dns_answers.get_or_create(&[("what", kind.name())]).clone());
+        Metrics { registry, whole_responses, dns_answers, ..metrics }
     }
 
     /// Something of a peer was not taken.
     pub(crate) fn dropped(&self, protocol: &'static str, reason: &'static str) {
         self.drops.get_or_create(&[("protocol", protocol), ("reason", reason)]).inc();
+    }
+
+    /// A question over DNS was understood.
+    pub(crate) fn dns_answered(&self, kind: Kind) {
+        if let Some(counter) = self.dns_answers.get(kind as usize) {
+            counter.inc();
+        }
     }
 
     pub(crate) fn response(&self, status: u16) {
@@ -223,7 +238,7 @@ impl Collector for ReceiveOverflow {
         let Ok(table) = std::fs::read_to_string(UDP_SOCKETS) else { return Ok(()) };
         let help = "Datagrams lost to a full receive buffer, by the service's usual port";
         let mut family = encoder.encode_descriptor("udp_receive_overflows", help, None, MetricType::Counter)?;
-        for (service, port) in [("dhcp", SERVER_PORT), ("tftp", tftp::SERVER_PORT)] {
+        for (service, port) in [("dhcp", SERVER_PORT), ("tftp", tftp::SERVER_PORT), ("dns", dns::SERVER_PORT)] {
             ConstCounter::new(overflows(&table, port)).encode(family.encode_family(&[("service", service)])?)?;
         }
         Ok(())

@@ -11,11 +11,12 @@ use arc_swap::ArcSwap;
 use bootstorm_api::role::{Descriptor, Driver, RackConfig};
 use bootstorm_content::Store;
 use bootstorm_driver::socket;
+use bootstorm_engine::dns::Rates;
 use bootstorm_engine::{Engine, Index, Interface};
 use bootstorm_journal::{Journal, JournalThread, OnDamage};
 
 use crate::brain::JournalNews;
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::confine::Confined;
 use crate::core::{Shared, Sources};
 use crate::fill::{Filler, Prefetch};
@@ -32,7 +33,7 @@ use crate::{Error, budget, limits, scrub};
 
 /// Runs the rack role until `stop` is triggered or something fails that only a new start can mend.
 ///
-/// `descriptors` are those of [`Descriptor`]'s list for a rack: HTTP and TFTP once per interface and shard, DHCP, packet and
+/// `descriptors` are those of [`Descriptor`]'s list for a rack: HTTP, TFTP and DNS once per interface and shard, DHCP, packet and
 /// ICMPv6 sockets once per interface at most. `peers` yields the gateway's stream, and again whenever it is a new one.
 /// What is under `config.data` is made if it is missing; no other process may have it open. `confined` shows that the caller's
 /// thread is ([`confine`](crate::confine)).
@@ -83,6 +84,8 @@ pub fn run(
         transfers: Sources::new(limits::TRANSFERS_PER_SOURCE_MAX),
         clock,
         has_engine: true,
+        dns_secret: clock::secret()?,
+        dns_rates: Rates { client: config.dns.client_answers, stranger: config.dns.stranger_answers },
         block_bytes_max: mtu.saturating_sub(limits::TFTP_OVERHEAD_BYTES),
     });
     let outbox = Arc::new(Outbox::default());
@@ -238,6 +241,12 @@ fn sort(config: &RackConfig, descriptors: Vec<(Descriptor, OwnedFd)>) -> Result<
                 socket::report_packet_information(fd.as_fd(), false).map_err(&option)?;
                 let Some(shard) = shards.get_mut(usize::from(shard)) else { return Err(no_shard) };
                 shard.tftp.push(fd);
+                continue;
+            }
+            // Bound to the address that is asked: nobody needs to be told which one it was.
+            Descriptor::Dns { shard, .. } => {
+                let Some(shard) = shards.get_mut(usize::from(shard)) else { return Err(no_shard) };
+                shard.dns.push(fd);
                 continue;
             }
             Descriptor::Dhcp { interface } => {

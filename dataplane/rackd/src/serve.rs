@@ -16,6 +16,7 @@ use bootstorm_api::role::Driver;
 use bootstorm_content::{Store, Writer};
 use bootstorm_driver::socket;
 use bootstorm_engine::Index;
+use bootstorm_engine::dns::Rates;
 use bootstorm_proto::limits::HTTP_NAME_BYTES_MAX;
 use bootstorm_snapshot::limits::{CHUNK_RAW_BYTES, MANIFEST_CHUNKS_MAX};
 use bootstorm_snapshot::manifest::{Entry, Manifest};
@@ -122,6 +123,8 @@ pub fn serve(options: ServeOptions, confined: Confined, stop: Stop) -> Result<()
         transfers: Sources::new(limits::SERVE_TRANSFERS_PER_SOURCE_MAX),
         clock: Clock::start(),
         has_engine: false,
+        dns_secret: [0; 32],
+        dns_rates: Rates { client: 0, stranger: 0 },
         block_bytes_max: bootstorm_proto::limits::TFTP_BLOCK_BYTES_MAX,
     });
     let mut team = Team::gather(sockets, options.driver, &stop)?;

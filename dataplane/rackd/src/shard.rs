@@ -10,10 +10,12 @@ use std::time::Instant;
 use bootstorm_api::role::{self, RackInterface};
 use bootstorm_driver::{Choice, Completion, Config, Driver, Event, Waker};
 use bootstorm_engine::Engine;
+use bootstorm_engine::dns::Responder;
 use bootstorm_journal::JournalThread;
 
 use crate::brain::{Brain, JournalNews, Link};
 use crate::core::{Core, Kind, Shared, parse_token};
+use crate::dns::Dns;
 use crate::http::Http;
 use crate::mail::{Ask, Mail, Mailbox};
 use crate::outbox::Outbox;
@@ -26,6 +28,7 @@ use crate::{Error, limits};
 pub(crate) struct Sockets {
     pub(crate) http: Vec<OwnedFd>,
     pub(crate) tftp: Vec<OwnedFd>,
+    pub(crate) dns: Vec<OwnedFd>,
     /// Shard 0 only.
     pub(crate) links: Vec<LinkSockets>,
 }
@@ -117,6 +120,10 @@ fn run(
     for fd in sockets.tftp {
         requests.push(driver.add_socket(fd)?);
     }
+    let mut questions = Vec::new();
+    for fd in sockets.dns {
+        questions.push(driver.add_socket(fd)?);
+    }
     let mut links = Vec::new();
     for link in sockets.links {
         let mut add = |fd: Option<OwnedFd>| fd.map(|fd| driver.add_socket(fd)).transpose();
@@ -129,8 +136,10 @@ fn run(
     let mut core = Core::new(driver, begin.shared, begin.mailboxes, begin.reader, shard);
     let mut http = Http::new();
     let mut tftp = Tftp::new();
+    let mut dns = Dns::new(Responder::new(core.shared.dns_secret, core.shared.dns_rates));
     listeners.into_iter().for_each(|listener| http.listen(&mut core, listener));
     requests.into_iter().for_each(|socket| tftp.listen(&mut core, socket));
+    questions.into_iter().for_each(|socket| dns.listen(&mut core, socket));
     let brain = begin.brain.map(|parts| {
         let mut brain = Brain::new(parts.engine, parts.journal, parts.news, parts.outbox, links);
         brain.listen(&mut core);
@@ -138,13 +147,14 @@ fn run(
     });
     core.shared.metrics.shard_serves(core.driver.backend_name());
     tracing::info!(shard, driver = core.driver.backend_name(), "shard serves");
-    Shard { core, http, tftp, brain, inbox }.run(stop)
+    Shard { core, http, tftp, dns, brain, inbox }.run(stop)
 }
 
 struct Shard {
     core: Core,
     http: Http,
     tftp: Tftp,
+    dns: Dns,
     brain: Option<Brain>,
     inbox: Receiver<Mail>,
 }
@@ -162,6 +172,7 @@ impl Shard {
                 stopping = Some(self.core.now + limits::STOP_DEADLINE);
                 self.http.stop(&mut self.core);
                 self.tftp.stop(&mut self.core);
+                self.dns.stop(&mut self.core);
                 if let Some(brain) = &mut self.brain {
                     brain.stop(&mut self.core);
                 }
@@ -242,6 +253,7 @@ impl Shard {
             Kind::Accept => self.http.handle_accepted(core, event),
             Kind::HttpReceive => self.http.handle_received(core, key, event),
             Kind::HttpSend => self.http.handle_sent(core, key, event),
+            Kind::Dns => self.dns.handle_received(core, key, event),
             Kind::TftpReceive => self.tftp.handle_received(core, key, event),
             Kind::SentSegments => self.tftp.handle_sent_segments(&event),
             Kind::Dhcp => {

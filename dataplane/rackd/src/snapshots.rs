@@ -43,6 +43,15 @@ struct Base {
     delta: Option<(File, u64)>,
 }
 
+/// Writes a view as the base in `directory` that a rack starts from while control is away: for tests and benches, which have no
+/// control to publish what they need.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_base(directory: &Path, view: View) -> Result<(), Error> {
+    Snapshots::open(directory)?.commit(view, None)
+}
+
 impl Snapshots {
     /// Opens the directory (made if missing) and rebuilds the last whole generation in it. What cannot be read is left
     /// out, never guessed: control sends it again.
@@ -72,11 +81,8 @@ impl Snapshots {
     fn load(&mut self, generation: Generation) -> io::Result<()> {
         let bytes = read_bounded(&self.path("base-", generation))?;
         let frames = bytes.strip_prefix(BASE_MAGIC).ok_or_else(|| invalid("no base"))?;
-        let mut view = View::default();
-        let (used, generations) = apply_frames(frames, &mut view);
-        if used != frames.len() || generations != 1 || view.generation != generation {
-            return Err(invalid("cut short or damaged"));
-        }
+        let view = read_base(frames).filter(|view| view.generation == generation);
+        let mut view = view.ok_or_else(|| invalid("cut short or damaged"))?;
         let digest = *blake3::hash(&bytes).as_bytes();
         let delta = self.load_delta(generation, digest, &mut view)?;
         self.view = view;
@@ -96,7 +102,7 @@ impl Snapshots {
             fs::remove_file(&path)?;
             return Ok(None);
         };
-        let (used, _) = apply_frames(frames, view);
+        let used = apply_frames(frames, view);
         let length = DELTA_HEAD_BYTES + used as u64;
         let file = File::options().append(true).open(&path)?;
         if used != frames.len() {
@@ -235,9 +241,25 @@ fn checksum(head: &[u8], payload: &[u8]) -> [u8; 32] {
     *blake3::Hasher::new().update(head).update(payload).finalize().as_bytes()
 }
 
-/// Applies whole generations; gives the octets they take and their number.
-fn apply_frames(bytes: &[u8], view: &mut View) -> (usize, usize) {
-    let (mut used, mut generations, mut at) = (0, 0, 0);
+/// The view of a base, whose frames are applied one by one: all of a large site's lines at a time would be far more memory than
+/// the view itself.
+fn read_base(bytes: &[u8]) -> Option<View> {
+    let mut view = View::default();
+    let mut at = 0;
+    loop {
+        let (generation, last, lines, length) = bytes.get(at..).and_then(read_frame)?;
+        at += length;
+        lines.into_iter().for_each(|line| view.apply(line));
+        if last {
+            view.generation = generation;
+            return (at == bytes.len()).then_some(view);
+        }
+    }
+}
+
+/// Applies whole generations; gives the octets they take.
+fn apply_frames(bytes: &[u8], view: &mut View) -> usize {
+    let (mut used, mut at) = (0, 0);
     let mut pending = Vec::new();
     while let Some((generation, last, lines, length)) = bytes.get(at..).and_then(read_frame) {
         at += length;
@@ -246,10 +268,9 @@ fn apply_frames(bytes: &[u8], view: &mut View) -> (usize, usize) {
             pending.drain(..).for_each(|line| view.apply(line));
             view.generation = generation;
             used = at;
-            generations += 1;
         }
     }
-    (used, generations)
+    used
 }
 
 /// One frame: generation, whether it is its last, lines, octets; `None` if it is not whole.

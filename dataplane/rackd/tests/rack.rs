@@ -168,6 +168,7 @@ impl Rack {
             shards,
             cache_bytes: None,
             driver: Driver::Auto,
+            dns: Default::default(),
         };
         let last = shards - 1;
         let descriptors: Vec<(Descriptor, OwnedFd)> = vec![

@@ -1,6 +1,7 @@
 //! The threat model's rows for HTTP and TFTP against a role on loopback: what is refused, what is never served, what a few
 //! bad clients cannot take from the others.
 
+#[allow(dead_code)] // Each test crate uses its part of it.
 mod support;
 
 use std::collections::{BTreeMap, HashSet};

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use bootstorm_api::role::{Descriptor, RackInterface};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Receive buffer of DHCP and TFTP sockets: a burst of 10,000 DISCOVERs of a kilobyte or so each.
+/// Receive buffer of DHCP, TFTP and DNS sockets: a burst of 10,000 DISCOVERs of a kilobyte or so each.
 const UDP_RECEIVE_BYTES: usize = 16 << 20;
 /// Connections that may wait to be accepted on one listener.
 const LISTEN_BACKLOG: i32 = 4096;
@@ -39,13 +39,15 @@ pub struct Ports {
     pub dhcp: u16,
     /// TFTP port.
     pub tftp: u16,
+    /// DNS port; 0: no DNS.
+    pub dns: u16,
     /// HTTP port.
     pub http: u16,
     /// Agents' TLS port.
     pub agent: u16,
 }
 
-/// The rack role's sockets on one interface; HTTP and TFTP once per shard.
+/// The rack role's sockets on one interface; HTTP, TFTP and DNS once per shard.
 pub fn rack(interface: &RackInterface, ports: Ports, shards: u16) -> Result<Vec<Passed>, SocketError> {
     let index = interface.index;
     let on = |what: &str, result: io::Result<Socket>| result.map_err(|source| failed(what, interface, source));
@@ -63,6 +65,10 @@ pub fn rack(interface: &RackInterface, ports: Ports, shards: u16) -> Result<Vec<
     for shard in 0..shards {
         let tftp = on(&format!("TFTP (UDP {})", ports.tftp), udp(interface.address, ports.tftp))?;
         passed.push((Descriptor::Tftp { interface: index, shard }, tftp.into()));
+        if ports.dns != 0 {
+            let dns = on(&format!("DNS (UDP {})", ports.dns), udp(interface.address, ports.dns))?;
+            passed.push((Descriptor::Dns { interface: index, shard }, dns.into()));
+        }
         let http = on(&format!("HTTP (TCP {})", ports.http), tcp(interface.address, ports.http))?;
         passed.push((Descriptor::Http { interface: index, shard }, http.into()));
     }

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bootstorm_api::role::{Descriptor, RackConfig, RackInterface};
+use bootstorm_api::role::{Descriptor, RackConfig, RackDns, RackInterface};
 use bootstorm_rackd::{Driver, Encoding, Error, ServeOptions, Source, Stop, confine, confine_serve, run, serve};
 use bootstorm_snapshot::Mac;
 
@@ -23,10 +23,12 @@ const POLL: Duration = Duration::from_millis(10);
 pub struct Role {
     pub http: SocketAddr,
     pub tftp: SocketAddr,
+    /// A rack's only.
+    pub dns: Option<SocketAddr>,
     stop: Stop,
     thread: Option<JoinHandle<Result<(), Error>>>,
-    /// A rack's way to its gateway, which stays silent.
-    _peers: Option<Sender<UnixStream>>,
+    /// A rack's way to its gateway.
+    peers: Option<Sender<UnixStream>>,
 }
 
 impl Role {
@@ -47,11 +49,18 @@ impl Role {
             let confined = confine_serve(&options)?;
             serve(options, confined, stopped)
         });
-        Role { http: http_at, tftp: tftp_at, stop, thread: Some(thread), _peers: None }
+        Role { http: http_at, tftp: tftp_at, dns: None, stop, thread: Some(thread), peers: None }
     }
 
-    /// The rack role with one shard, the limits of production and nothing to serve but its own health.
+    /// The rack role with one shard, the limits of production (but that of DNS for its own clients) and nothing to serve but its own health.
     pub fn rack(data: &Path) -> Role {
+        Role::rack_by(data, Driver::Auto)
+    }
+
+    /// The same with this driver.
+    pub fn rack_by(data: &Path, driver: Driver) -> Role {
+        let dns = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("socket");
+        let dns_at = dns.local_addr().expect("address");
         let (http, tftp, http_at, tftp_at) = sockets();
         let interface = RackInterface {
             name: "lo".into(),
@@ -68,11 +77,14 @@ impl Role {
             agent_port: 5249,
             shards: 1,
             cache_bytes: None,
-            driver: Driver::Auto,
+            driver,
+            // A test asks as fast as it can; strangers have the limits of production.
+            dns: RackDns { client_answers: u32::MAX, ..RackDns::default() },
         };
         let descriptors: Vec<(Descriptor, OwnedFd)> = vec![
             (Descriptor::Http { interface: 1, shard: 0 }, http.into()),
             (Descriptor::Tftp { interface: 1, shard: 0 }, tftp.into()),
+            (Descriptor::Dns { interface: 1, shard: 0 }, dns.into()),
         ];
         let (peers, receiver) = channel();
         let stop = Stop::new();
@@ -81,7 +93,14 @@ impl Role {
             let confined = confine(&config.data)?;
             run(config, descriptors, receiver, confined, stopped)
         });
-        Role { http: http_at, tftp: tftp_at, stop, thread: Some(thread), _peers: Some(peers) }
+        Role { http: http_at, tftp: tftp_at, dns: Some(dns_at), stop, thread: Some(thread), peers: Some(peers) }
+    }
+
+    /// Our end of a rack's new stream to its gateway.
+    pub fn gateway(&self) -> UnixStream {
+        let (ours, theirs) = UnixStream::pair().expect("pair");
+        self.peers.as_ref().expect("a rack").send(theirs).expect("rack takes streams");
+        ours
     }
 
     /// The text of `/metrics`.
