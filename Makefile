@@ -36,7 +36,7 @@ bench-tftp: ## TFTP beside atftpd, rs-tftpd, dnsmasq and tftpd-hpa
 bench-dhcp: ## DHCP beside Kea and dnsmasq
 	@bench/run.sh dhcp
 
-bench-dns: ## NSD, Knot and BIND; ours when it is there
+bench-dns: ## DNS beside NSD, Knot and BIND
 	@bench/run.sh dns
 
 bench-storm: ## whole nodes by the thousand beside the stacks that people use; takes an hour

@@ -113,6 +113,8 @@ pub const RELOAD_PATIENCE: Duration = Duration::from_secs(60);
 pub const DNS_NAMES: u32 = 20_000;
 /// Names of the zone whose memory is looked at.
 pub const DNS_NAMES_MANY: u32 = 100_000;
+/// What looking at the memory of all servers takes; for the expected time only.
+pub const DNS_MEMORY_EXPECTED: Duration = Duration::from_secs(25);
 /// Questions in a file, which dnsperf reads again and again.
 pub const DNS_QUESTIONS: u32 = 200_000;
 /// One question in so many is for a name that is not there: 5 %.

@@ -4,9 +4,13 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
+use bootstorm_snapshot::dns::{DnsName, Name, RecordSet, Zone, kind};
+use bootstorm_snapshot::record::{Record, Subnet};
+use bootstorm_snapshot::{Generation, SubnetId, View, VlanId};
 use bootstorm_tests::lab::Error;
 
 use crate::limits;
+use crate::veth::NETWORK;
 
 /// Writes `forward.zone` (`bench.test`) and `reverse.zone` (`10.in-addr.arpa`) with so many names, one address each.
 ///
@@ -29,6 +33,63 @@ pub fn write(directory: &Path, names: u32) -> Result<(), Error> {
     }
     Ok(())
 }
+
+/// Writes the same zones as a snapshot in `directory`, and the network that the questions come from.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_snapshot(directory: &Path, names: u32) -> Result<(), Error> {
+    let place = |error: &dyn std::fmt::Display| Error::Environment(format!("{}: {error}", directory.display()));
+    fs::create_dir_all(directory).map_err(|error| place(&error))?;
+    let view = view(names).map_err(|error| place(&error))?;
+    bootstorm_rackd::write_base(directory, view).map_err(|error| place(&error))
+}
+
+fn view(names: u32) -> Result<View, bootstorm_snapshot::ids::ParseIdError> {
+    let mut view = View { generation: Generation(1), ..View::default() };
+    view.put(Record::Subnet(Subnet {
+        id: SubnetId(1),
+        vlan: VlanId(1),
+        cidr: NETWORK.parse()?,
+        gateway: None,
+        dns_servers: Vec::new(),
+        ntp_servers: Vec::new(),
+        domain: None,
+        mtu: None,
+        dhcp: false,
+        dynamic: Vec::new(),
+        ipv6_prefix: None,
+    }));
+    let primary: DnsName = "ns.bench.test".parse()?;
+    for apex in ["bench.test", "10.in-addr.arpa"] {
+        let name: DnsName = apex.parse()?;
+        view.put(Record::Zone(Zone {
+            name: name.clone(),
+            primary: primary.clone(),
+            contact: "hostmaster.bench.test".parse()?,
+            serial: 1,
+            refresh_seconds: 3600,
+            retry_seconds: 600,
+            expire_seconds: 86_400,
+            negative_seconds: 300,
+            ttl_seconds: TTL,
+        }));
+        view.put(Record::Name(Name { name, sets: vec![RecordSet::of_names(kind::NS, TTL, [&primary])] }));
+    }
+    let addresses = RecordSet::a(TTL, [[10, 255, 255, 254].into()]);
+    view.put(Record::Name(Name { name: primary, sets: vec![addresses] }));
+    for number in 0..names {
+        let [high, middle, low] = octets(number);
+        let (name, address): (DnsName, _) = (format!("n{number}.bench.test").parse()?, [10, high, middle, low].into());
+        let reverse =
+            Name { name: DnsName::reverse(address), sets: vec![RecordSet::of_names(kind::PTR, TTL, [&name])] };
+        view.put(Record::Name(Name { name, sets: vec![RecordSet::a(TTL, [address])] }));
+        view.put(Record::Name(reverse));
+    }
+    Ok(view)
+}
+
+const TTL: u32 = 3600;
 
 /// The last three octets of a name's address.
 fn octets(number: u32) -> [u8; 3] {
