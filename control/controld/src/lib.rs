@@ -22,6 +22,7 @@ mod bmc;
 pub mod bootenv;
 mod ca;
 mod control;
+mod dns;
 mod effects;
 mod environments;
 mod error;

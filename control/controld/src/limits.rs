@@ -86,6 +86,17 @@ pub const SEALED_BYTES_MAX: usize = 256 << 10;
 /// Seconds of a lease for a known machine, and for an unknown or booting one.
 pub const LEASE_SECONDS: (u32, u32) = (3600, 600);
 
+/// Seconds that names and addresses of machines may be kept: one that is released may be another's soon.
+pub const DNS_TTL_SECONDS: u32 = 300;
+/// Seconds that it may be kept that a name is not there: a machine that is enlisted is looked for at once.
+pub const DNS_NEGATIVE_SECONDS: u32 = 30;
+/// Seconds between two looks of a secondary that nobody tells.
+pub const DNS_REFRESH_SECONDS: u32 = 3_600;
+/// Seconds until a secondary tries again.
+pub const DNS_RETRY_SECONDS: u32 = 600;
+/// Seconds that a secondary goes on without us: two weeks (RFC 1912 §2.2).
+pub const DNS_EXPIRE_SECONDS: u32 = 1_209_600;
+
 const _: () = assert!(POWER_SECONDS_MAX < EFFECT_LEASE_SECONDS);
 const _: () = assert!(RACK_WAIT_SECONDS < EFFECT_LEASE_SECONDS as u64);
 const _: () = assert!(SEALED_BYTES_MAX <= bootstorm_api::limits::FRAME_BLOB_BYTES_MAX);

@@ -21,7 +21,7 @@ use bootstorm_store::SnapshotSource;
 use tokio::sync::watch;
 
 use crate::error::Result;
-use crate::limits;
+use crate::{dns, limits};
 
 /// A generation as racks see it, with the ones before it.
 #[derive(Debug, Default)]
@@ -77,7 +77,9 @@ impl Publisher {
             return Ok(());
         }
         let source = store.snapshot_source().await?;
-        let next = view(&source, ca_pem);
+        let mut next = view(&source, ca_pem);
+        let before = Arc::clone(&self.published.borrow().view);
+        dns::publish(&source, &before, &mut next);
         metrics::gauge!("bootstorm_snapshot_generation").set(next.generation.0 as f64);
         self.published.send_modify(|published| *published = Arc::new(published.followed_by(next)));
         Ok(())

@@ -2,6 +2,7 @@
 
 mod apply;
 mod bad_input;
+mod dns;
 mod faults;
 mod harness;
 mod images;
