@@ -5,6 +5,7 @@
 //! was found becomes a file of the corpus in the same change as its fix (P10).
 
 mod content;
+mod dns;
 mod http;
 mod snapshot;
 
@@ -33,6 +34,8 @@ pub const TARGETS: &[Target] = &[
     ("dhcp_v4_process", dhcp_v4_process),
     ("dhcp_v6_answer_parse", dhcp_v6_answer_parse),
     ("dns_answer_parse", dns_answer_parse),
+    ("dns_request_parse", dns::dns_request_parse),
+    ("dns_process", dns::dns_process),
     ("tftp_parse", tftp_parse),
     ("tftp_process", tftp_process),
     ("http_request_parse", http_request_parse),
@@ -51,6 +54,7 @@ pub const TARGETS: &[Target] = &[
 #[cfg(feature = "importer")]
 pub use content::qcow2_process;
 pub use content::{chunk_decode, content_process, manifest_parse, seal_content};
+pub use dns::{dns_process, dns_request_parse};
 pub use http::http_process;
 pub use snapshot::{local_frame_parse, snapshot_parse};
 
