@@ -19,6 +19,8 @@ packages=(
     dnsmasq-base
     # Clients that the byte path is tested with.
     wget aria2 wrk atftp tftp-hpa busybox
+    # Clients and checkers of DNS.
+    bind9-dnsutils knot-dnsutils ldnsutils python3-dnspython
 )
 
 # shellcheck source=/dev/null

@@ -37,7 +37,7 @@ cargo test --quiet --workspace
 # tests of the content store.
 step "clients and kills"
 cargo build --quiet --package bootstorm --bins
-cargo test --quiet --package bootstorm-tests --test conformance-clients --test conformance-kills -- --ignored
+cargo test --quiet --package bootstorm-tests --test conformance-clients --test conformance-dns --test conformance-kills -- --ignored
 
 step "image and boot environment"
 if ! wait "$packages"; then
