@@ -178,7 +178,7 @@ fn dns_rules_hold_one_by_one() {
     let data = tempfile::tempdir().expect("directory");
     let rack = Rack::start(data.path());
     // The system's own, which has the package.
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/dns.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/rules_of_dns.py");
     client(&format!("/usr/bin/python3 {} 127.0.0.1 {}", script.display(), rack.dns.port()));
     // A rack that has been asked all this still answers.
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("socket");

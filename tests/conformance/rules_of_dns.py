@@ -1,4 +1,4 @@
-"""Questions to an authoritative server through dnspython, checked rule by rule. Usage: dns.py ADDRESS PORT
+"""Questions to an authoritative server through dnspython, checked rule by rule. Usage: rules_of_dns.py ADDRESS PORT
 
 The zone is the one that `tests/conformance/dns.rs` serves. Prints a line for each rule that does not hold; status 1 if any.
 """
@@ -88,14 +88,16 @@ check("RD", bool(ask("n1.z.test").flags & dns.flags.RD))
 answer = ask("n1.z.test", use_edns=0)
 check("EDNS is answered with EDNS", answer.edns == 0 and answer.payload == 1232, answer)
 check("no EDNS without", ask("n1.z.test", use_edns=False).edns == -1)
-answer = ask("n1.z.test", use_edns=1)
-check("BADVERS", answer.rcode() == dns.rcode.BADVERS and answer.edns == 0 and not answer.answer, answer)
+# Written out: not every release of dnspython asks with a version that it does not speak.
+plain = dns.message.make_query("n1.z.test", "A").to_wire()
+seen = raw(plain[:10] + b"\0\1" + plain[12:] + b"\0\0\x29\x04\xd0\0\1\0\0\0\0")
+check("BADVERS", seen[3] & 15 == 0 and seen[-6:-4] == b"\1\0" and seen[6:8] == b"\0\0", seen)
 unknown = [dns.edns.GenericOption(100, b"abc")]
 answer = ask("n1.z.test", use_edns=0, options=unknown)
 check("an unknown option is ignored", code(answer) == "NOERROR" and not answer.options, answer)
 answer = ask("n1.z.test", use_edns=0, ednsflags=0x0080)
 check("an unknown flag is not repeated", answer.ednsflags == 0, answer.ednsflags)
-answer = ask("n1.z.test", use_edns=0, ednsflags=dns.flags.DO)
+answer = ask("n1.z.test", want_dnssec=True)
 check("DO is repeated", answer.ednsflags == dns.flags.DO, answer.ednsflags)
 check("512 octets without EDNS", ask("big.z.test", "TXT", use_edns=False).flags & dns.flags.TC)
 check("a size below 512 is 512", not ask("n1.z.test", use_edns=0, payload=100).flags & dns.flags.TC)
