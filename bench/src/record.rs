@@ -41,6 +41,8 @@ struct Machine {
     memory_kib: u64,
     kernel: String,
     load_average_at_start: String,
+    /// Of the host's own network; both ends of a veth pair have `cubic`.
+    congestion_control: String,
 }
 
 impl Record {
@@ -103,6 +105,7 @@ impl Machine {
             memory_kib: memory.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             load_average_at_start: read("/proc/loadavg").trim().to_owned(),
+            congestion_control: read("/proc/sys/net/ipv4/tcp_congestion_control").trim().to_owned(),
         }
     }
 }

@@ -84,6 +84,9 @@ impl Link {
             for arguments in commands {
                 process::run(link.command(side, Path::new("ip")).args(arguments))?;
             }
+            // What distributions have; a host may have chosen another for its own traffic.
+            let choose = "echo cubic >/proc/sys/net/ipv4/tcp_congestion_control";
+            process::run(link.command(side, Path::new("sh")).args(["-c", choose]))?;
         }
         Ok(link)
     }

@@ -1,5 +1,6 @@
 //! Every number that bounds the load generator, with its unit and reason.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Simulated machines of one run: what one IPv4 subnet of a lab (a /16) can lease to.
@@ -56,6 +57,11 @@ pub const VERIFY_EVERY: u32 = 50;
 
 /// Stretches of one node's time that are told apart: an ordinary boot has nine.
 pub const SPANS_MAX: usize = 32;
+/// Part of the host's memory that may be received by all nodes together and not yet read: the kernel lets TCP have about three
+/// of these before it presses, and drops what is on its way then. Machines of their own would not share it.
+pub const NODES_RECEIVE_MEMORY_PART: u64 = 64;
+/// Bytes of one node's receive buffer: at least what firmware has, at most what an agent on a fast link needs.
+pub const NODE_RECEIVE_BYTES: RangeInclusive<u64> = 64 << 10..=1 << 20;
 /// Bytes of a request's head beside its path.
 pub const REQUEST_BYTES_BESIDES: usize = 256;
 /// Longest time between a stage's beginning and the death in it of a node that is to die.

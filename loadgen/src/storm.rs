@@ -22,10 +22,12 @@ use socket2::SockRef;
 
 use crate::address::{self, Addresses};
 use crate::faults::{Faults, Links, Weather};
-use crate::limits::{LATE_DATAGRAMS_MAX, PACED_READ_BYTES, REBOOT_PAUSE};
+use crate::limits::{
+    LATE_DATAGRAMS_MAX, NODE_RECEIVE_BYTES, NODES_RECEIVE_MEMORY_PART, PACED_READ_BYTES, REBOOT_PAUSE,
+};
 use crate::link;
 use crate::node::{Action, Ending, Node, Settings, Stage};
-use crate::report::{End, Expected, Live, Outcome, Recorder, Report, Run};
+use crate::report::{End, Expected, Live, Outcome, Recorder, Report, Run, memory_bytes};
 use crate::schedule::{Start, reboot};
 
 /// What is to be played.
@@ -204,6 +206,7 @@ impl Player {
             datagram_buffers: 4_096,
             stream_buffers: 512,
             stream_buffer_bytes: 64 << 10,
+            connect_receive_bytes: Some(receive_bytes(memory_bytes(), nodes)),
             ..Config::default()
         })?;
         let packet = driver.add_socket(packet)?;
@@ -688,6 +691,12 @@ impl Player {
     }
 }
 
+/// Bytes of the receive buffer of each of so many nodes.
+fn receive_bytes(memory_bytes: u64, nodes: u32) -> usize {
+    let share = memory_bytes / NODES_RECEIVE_MEMORY_PART / u64::from(nodes.max(1));
+    share.clamp(*NODE_RECEIVE_BYTES.start(), *NODE_RECEIVE_BYTES.end()) as usize
+}
+
 fn seat(index: u32, start: Start, storm: &Storm) -> Seat {
     Seat {
         node: Node::new(index, start, Rc::clone(&storm.settings)),
@@ -701,5 +710,19 @@ fn seat(index: u32, start: Start, storm: &Storm) -> Seat {
         start,
         reserved: 0,
         discards: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::receive_bytes;
+
+    #[test]
+    fn nodes_share_what_tcp_may_have_and_each_has_what_firmware_has() {
+        let memory = 24 << 30;
+        assert_eq!(receive_bytes(memory, 1), 1 << 20);
+        assert_eq!(receive_bytes(memory, 1_000), 402_653);
+        assert_eq!(receive_bytes(memory, 50_000), 64 << 10);
+        assert_eq!(receive_bytes(0, 0), 64 << 10);
     }
 }

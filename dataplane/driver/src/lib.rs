@@ -87,6 +87,8 @@ pub struct Config {
     pub stream_buffers: u16,
     /// Bytes of each, up to [`limits::STREAM_BUFFER_BYTES_MAX`].
     pub stream_buffer_bytes: u32,
+    /// Receive buffer of each connection that is opened, in bytes; `None`: as the kernel tunes it.
+    pub connect_receive_bytes: Option<usize>,
     /// What does the work.
     pub choice: Choice,
 }
@@ -115,6 +117,7 @@ impl Default for Config {
             datagram_bytes_max: 2_048,
             stream_buffers: 1_024,
             stream_buffer_bytes: 2_048,
+            connect_receive_bytes: None,
             choice: Choice::Auto,
         }
     }
@@ -161,6 +164,7 @@ pub struct Driver {
     backend: Box<dyn Backend>,
     table: Table,
     waker: Waker,
+    connect_receive_bytes: Option<usize>,
 }
 
 impl Driver {
@@ -177,7 +181,7 @@ impl Driver {
             files: Slab::new(config.files_max),
         };
         tracing::debug!(backend = backend.name(), in_flight_max = config.in_flight_max, "driver opened");
-        Ok(Driver { backend, table, waker })
+        Ok(Driver { backend, table, waker, connect_receive_bytes: config.connect_receive_bytes })
     }
 
     /// A handle with which other threads end a `wait`.
@@ -333,7 +337,7 @@ impl Driver {
                 if self.table.connections.is_full() {
                     return Err(Refusal::QueueFull);
                 }
-                return socket::for_connect(*to, *from)
+                return socket::for_connect(*to, *from, self.connect_receive_bytes)
                     .map(|fd| Rc::new(Descriptor::from(fd)))
                     .map_err(|error| Refusal::NoSocket(error.kind()));
             }

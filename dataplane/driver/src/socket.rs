@@ -176,9 +176,17 @@ fn not_ip() -> io::Error {
 }
 
 /// The socket of a connect operation: bound to `from` if given, with the port left to the connect.
-pub(crate) fn for_connect(to: SocketAddr, from: Option<SocketAddr>) -> io::Result<OwnedFd> {
+pub(crate) fn for_connect(
+    to: SocketAddr,
+    from: Option<SocketAddr>,
+    receive_bytes: Option<usize>,
+) -> io::Result<OwnedFd> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
     set_stream_options(socket.as_fd())?;
+    // Before the handshake, which tells the peer how large a window can become.
+    if let Some(bytes) = receive_bytes {
+        set_receive_buffer(socket.as_fd(), bytes)?;
+    }
     if let Some(from) = from {
         if from.port() == 0 {
             // Else a bound port is taken per socket, and 28,000 connections from one address are the end.

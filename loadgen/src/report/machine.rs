@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Limits of the kernel that a load can run into; each is a file below `/proc/sys`. What cannot be read (some are shown in
 /// the first network namespace only) is left out.
-const LIMITS: [&str; 11] = [
+const LIMITS: [&str; 12] = [
     "fs.file-max",
     "net.core.netdev_max_backlog",
     "net.core.optmem_max",
@@ -16,6 +16,7 @@ const LIMITS: [&str; 11] = [
     "net.core.wmem_max",
     "net.ipv4.ip_local_port_range",
     "net.ipv4.neigh.default.gc_thresh3",
+    "net.ipv4.tcp_congestion_control",
     "net.ipv4.tcp_rmem",
     "net.ipv4.tcp_wmem",
     "net.ipv4.udp_mem",
@@ -53,12 +54,17 @@ impl Machine {
         Machine {
             processor: format!("{name}, family {family}, model {model}, {mhz} MHz"),
             processors: std::thread::available_parallelism().map_or(1, usize::from),
-            memory_kib: kibibytes(&read("/proc/meminfo"), "MemTotal").unwrap_or(0),
+            memory_kib: memory_bytes() >> 10,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             load_average: read("/proc/loadavg").trim().to_owned(),
             limits: LIMITS.iter().filter_map(limit).collect(),
         }
     }
+}
+
+/// The host's memory; 0 where the kernel does not say.
+pub fn memory_bytes() -> u64 {
+    kibibytes(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), "MemTotal").unwrap_or(0) << 10
 }
 
 /// The most memory that this program has had resident; 0 where the kernel does not say.

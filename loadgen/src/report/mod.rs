@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use files::Files;
 pub use histogram::Histogram;
 pub use live::Live;
-pub use machine::Machine;
+pub use machine::{Machine, memory_bytes};
 pub use recorder::{Expected, Recorder};
 pub use table::{PERCENTILES, milliseconds};
 pub use timeline::Timeline;
