@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn an_entry_that_is_gone_is_not_put_into_the_order() {
-        let scratch = Scratch::new("efi");
+        let scratch = Scratch::new("efi-gone");
         for (name, value) in [("BootOrder", [2, 0]), ("BootCurrent", [7, 0])] {
             std::fs::write(variable(&scratch.0, name), [&ATTRIBUTES[..], &value].concat()).expect("variable");
         }
