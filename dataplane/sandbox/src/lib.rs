@@ -3,7 +3,7 @@
 //! [`Sandbox::enter`] confines the *calling thread* and all that it starts from then on, for good: so a role calls it before
 //! its first thread. In this order:
 //!
-//! 1. `RLIMIT_MEMLOCK` is raised as far as this process may, since afterwards it may not;
+//! 1. `RLIMIT_MEMLOCK` and the number of open files are raised as far as this process may, since afterwards it may not;
 //! 2. every capability is dropped, out of the bounding set too;
 //! 3. `no_new_privs` is set;
 //! 4. Landlock leaves the files named, TCP only where it is said, and no way to signal or reach processes outside;
@@ -78,6 +78,7 @@ impl Sandbox<'_> {
     /// supported kernel does. The thread may be confined in part then: end the role.
     pub fn enter(&self) -> Result<Entered, Error> {
         privileges::raise_locked_memory();
+        privileges::raise_open_files();
         privileges::drop_all()?;
         let landlock = files::enter(self)?;
         let seccomp = calls::enter(self.calls)?;

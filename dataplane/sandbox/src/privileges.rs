@@ -1,4 +1,4 @@
-//! Capabilities, `no_new_privs` and the limit that only a capability can raise.
+//! Capabilities, `no_new_privs` and the limits that a role raises before it is confined.
 
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -15,6 +15,13 @@ pub(crate) fn raise_locked_memory() {
         // Raising up to the hard limit is always allowed.
         let _ = setrlimit(Resource::Memlock, Rlimit { current: hard, maximum: hard });
     }
+}
+
+/// As many open files as the process may have: the usual soft limit is 1,024, and each connection and transfer has one.
+pub(crate) fn raise_open_files() {
+    let hard = getrlimit(Resource::Nofile).maximum;
+    // Raising up to the hard limit is always allowed.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard });
 }
 
 /// Leaves the calling thread without any capability, and without a way to get one by executing something.

@@ -182,3 +182,13 @@ fn a_directory_that_is_not_there_is_named() {
     let error = std::thread::scope(|scope| scope.spawn(|| sandbox.enter()).join().unwrap()).unwrap_err();
     assert!(error.to_string().contains("/nowhere/at/all"), "{error}");
 }
+
+#[test]
+fn a_role_may_open_as_many_files_as_its_process_was_allowed() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let own = tempfile::tempdir().unwrap();
+    let hard = getrlimit(Resource::Nofile).maximum;
+    // What a service is started with.
+    setrlimit(Resource::Nofile, Rlimit { current: Some(256), maximum: hard }).unwrap();
+    assert_eq!(in_a_rack(own.path(), || getrlimit(Resource::Nofile).current), hard);
+}
